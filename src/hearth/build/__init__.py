@@ -1,0 +1,1 @@
+"""From what a user sends to what can run: bundles, runtimes, dependencies."""

@@ -1,0 +1,1 @@
+"""Where functions run: one written contract (base), and the backends that keep it."""

@@ -1,0 +1,108 @@
+"""What must survive a restart, as protocols that a database keeps.
+
+Only control-plane and queue code awaits these; the warm synchronous path never waits for SQL.
+`add_records` is fire and forget: records are written in batches behind the reply.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from hearth.model import Function, InvocationRecord, Key, Version
+
+
+class QueuedCall(msgspec.Struct, frozen=True, kw_only=True):
+    """An accepted asynchronous invocation, as it lies on disk."""
+
+    id: str
+    function_id: str
+    function: str
+    version: int
+    method: bytes
+    path: bytes
+    query: bytes
+    headers: bytes
+    body: bytes
+    attempts: int = 0
+    traceparent: str | None = None
+    created_at: float
+
+
+class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One mutating call on the control API."""
+
+    time: float
+    identity: str
+    """Key id, or `local` when no key exists."""
+    action: str
+    """e.g. `function.deploy`."""
+    target: str
+    request_id: str
+    outcome: str
+    """`ok`, or the error type."""
+    remote: str
+
+
+class Store(Protocol):
+    """Functions, versions, keys, the queue, records and the audit log."""
+
+    async def open(self) -> None:
+        """Open, migrate under a lock, and recover."""
+
+    async def close(self) -> None:
+        """Write what is pending, then close."""
+
+    async def load_functions(self) -> list[tuple[Function, list[Version]]]:
+        """Return everything deployed, for the registry's snapshot."""
+
+    async def save_version(self, function: Function, version: Version) -> None:
+        """Store a new version and its function's aliases in one durable transaction."""
+
+    async def delete_function(self, function_id: str) -> None:
+        """Forget a function and its versions; its records stay until retention."""
+
+    async def load_keys(self) -> list[Key]:
+        """Return all keys."""
+
+    async def save_key(self, key: Key) -> None:
+        """Store a key, durably."""
+
+    async def delete_key(self, key_id: str) -> bool:
+        """Forget a key; False if there was none."""
+
+    async def enqueue(self, call: QueuedCall) -> None:
+        """Return only when the call is fsynced."""
+
+    async def claim(self, limit: int) -> list[QueuedCall]:
+        """Mark up to `limit` queued calls as running (oldest first) and return them."""
+
+    async def release(self, call_id: str) -> None:
+        """Put a claimed call back into the queue (its attempt did not count)."""
+
+    async def settle(self, record: InvocationRecord) -> None:
+        """Store the outcome of a queued call, durably; it never runs again."""
+
+    async def cancel_queued(self, call_id: str) -> bool:
+        """Settle a call that is still queued as cancelled; False if it is not queued any more."""
+
+    async def queue_depth(self) -> int:
+        """Count calls that are queued or running."""
+
+    def add_records(self, records: list[InvocationRecord]) -> None:
+        """Take finished synchronous invocations; written in the next batch."""
+
+    async def get_invocation(self, invocation_id: str) -> InvocationRecord | None:
+        """Find a record, queued and running asynchronous ones included."""
+
+    async def list_invocations(
+        self, *, function: str | None, status: str | None, limit: int, before: str | None
+    ) -> list[InvocationRecord]:
+        """Return newest first; `before` is the id after which to continue. Results and logs are left out."""
+
+    def add_audit(self, entry: AuditEntry) -> None:
+        """Append to the audit log; written in the next batch."""
+
+    async def list_audit(self, limit: int) -> list[AuditEntry]:
+        """Return newest first."""
