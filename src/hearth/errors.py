@@ -100,6 +100,42 @@ class RequestTimeout(HearthError):
     type, status, exit_code, component = "RequestTimeout", 408, 2, "gateway"
 
 
+class MalformedRequest(HearthError):
+    """The bytes are not an HTTP request that has exactly one meaning."""
+
+    type, status, exit_code, component = "MalformedRequest", 400, 2, "gateway"
+
+
+class TargetTooLong(MalformedRequest):
+    """The request target is longer than the limit."""
+
+    type, status = "TargetTooLong", 414
+
+
+class ExpectationFailed(MalformedRequest):
+    """Only `Expect: 100-continue` is understood."""
+
+    type, status = "ExpectationFailed", 417
+
+
+class HeadersTooLarge(MalformedRequest):
+    """The request's headers are larger or more than the limit."""
+
+    type, status = "HeadersTooLarge", 431
+
+
+class UnknownMethod(MalformedRequest):
+    """The method is not one that HTTP knows."""
+
+    type, status = "UnknownMethod", 501
+
+
+class UnsupportedVersion(MalformedRequest):
+    """Only HTTP/1.0 and HTTP/1.1 are spoken here."""
+
+    type, status = "UnsupportedVersion", 505
+
+
 # --- what there is no room for -----------------------------------------------------------------
 
 
@@ -209,3 +245,9 @@ class ConfigError(HearthError):
     """The configuration is not understood."""
 
     type, status, exit_code, component = "ConfigError", 500, 2, "config"
+
+
+class StoreError(HearthError):
+    """The node's database or disk cannot keep what it was given."""
+
+    type, status, exit_code, component = "StoreError", 503, 8, "store"
