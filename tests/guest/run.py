@@ -1,0 +1,193 @@
+"""Runs pytest inside a Debian guest that has cgroup v2 and nothing else, under QEMU.
+
+    tests/guest/run.py [--as root|user ...] [--delegate] [--limit S] -- PYTEST_ARGS
+
+Exit codes: pytest's own (the worst of the accounts), 124 when the time limit passed (the emulator
+is killed), 125 when the guest could not be built or ended without a verdict. `HEARTH_TEST_SLOW` tells
+the tests by what factor to stretch their own timeouts: the processor is emulated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import os
+import shlex
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from image import CACHE, HOME, PROJECT, GuestError, image, kernel
+
+SLOW = 10  # an emulated processor against a real one, measured with python3 -c
+PARTS = ("src", "tests", "examples", "bench", "docs", "pyproject.toml", "README.md", "Makefile")
+DELEGATE = """
+cgroup=/sys/fs/cgroup/user
+[ -d $cgroup ] || mkdir $cgroup
+echo '+cpu +memory +pids +io' >/sys/fs/cgroup/cgroup.subtree_control
+mkdir -p $cgroup/session
+chown -R user:user $cgroup
+echo $$ >$cgroup/session/cgroup.procs
+"""
+
+
+def main() -> int:
+    """Build what is missing, boot, run, report."""
+    options = arguments()
+    started = time.monotonic()
+    try:
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with locked(CACHE / "lock"):
+            disk, linux = image(), kernel()
+        with tempfile.TemporaryDirectory(prefix="hearth-guest-") as scratch:
+            verdict = boot(disk, linux, Path(scratch), options)
+    except GuestError as error:
+        print(f"guest: {error}", file=sys.stderr)
+        return 125
+    print(f"guest: exit code {verdict} after {time.monotonic() - started:.0f} s", flush=True)
+    return verdict
+
+
+def arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument(
+        "--as",
+        dest="accounts",
+        action="append",
+        choices=["root", "user"],
+        help="account to run pytest as; may be repeated (default: root)",
+    )
+    parser.add_argument("--user", dest="accounts", action="append_const", const="user")
+    parser.add_argument("--delegate", action="store_true", help="the user gets a cgroup of its own")
+    parser.add_argument("--limit", type=float, default=900, help="seconds until it is killed")
+    parser.add_argument("--memory", type=int, default=3072, help="MiB")
+    parser.add_argument("pytest", nargs="+", help="arguments for pytest, after --")
+    options = parser.parse_args()
+    options.accounts = options.accounts or ["root"]
+    return options
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Let one process at a time build the image."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def job(options: argparse.Namespace) -> str:
+    """Return the shell script that the guest runs; its exit code is the verdict."""
+    environment = {
+        "HEARTH_TEST_SLOW": str(SLOW),
+        "HEARTH_TEST_GUEST": "cgroup-v2",
+        "HYPOTHESIS_STORAGE_DIRECTORY": "/tmp/hypothesis",  # inside the guest
+        "CI": os.environ.get("CI", ""),
+    }
+    pytest = [
+        "-p",
+        "no:cacheprovider",
+        "--color=no",
+        "-o",
+        f"timeout={120 * SLOW}",
+        *options.pytest,
+    ]
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in environment.items() if value]
+    lines.append("worst=0")
+    for account in options.accounts:
+        lines += [f"echo; echo 'guest: pytest as {account}'", "("]
+        command = f"{HOME}/.venv/bin/python -m pytest {shlex.join(pytest)}"
+        if account == "user":
+            lines += [DELEGATE] if options.delegate else []
+            lines.append("export HOME=/home/user USER=user PYTHONDONTWRITEBYTECODE=1")
+            drop = "setpriv --reuid 1000 --regid 1000 --clear-groups --inh-caps=-all"
+            command = f"{drop} {command}"
+        lines += [
+            f"exec {command}",
+            ") </dev/null",
+            "code=$?",
+            "[ $code -le $worst ] || worst=$code",
+        ]
+    return "\n".join([*lines, "exit $worst", ""])
+
+
+def pack(path: Path, script: str) -> None:
+    """Write the project and the job as a tar file, which the guest reads as a raw disk.
+
+    Byte code goes along: it is valid there, and compiling is slow on an emulated processor.
+    """
+    with tarfile.open(path, "w") as tar:
+        for part in PARTS:
+            if (PROJECT / part).exists():
+                tar.add(PROJECT / part, arcname=part)
+        note = path.with_name("job")
+        note.write_text(script)
+        tar.add(note, arcname=".guest-job")
+
+
+def boot(disk: Path, linux: Path, scratch: Path, options: argparse.Namespace) -> int:
+    """Run the guest to its end and return its verdict; nothing of it outlives this call."""
+    project, verdict = scratch / "project.tar", scratch / "verdict"
+    pack(project, job(options))
+    emulator = subprocess.Popen(
+        command(disk, linux, project, verdict, options.memory),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    late = threading.Event()
+
+    def kill() -> None:
+        late.set()
+        emulator.kill()
+
+    timer = threading.Timer(options.limit, kill)
+    timer.start()
+    try:
+        assert emulator.stdout is not None
+        for line in emulator.stdout:
+            sys.stdout.buffer.write(line.replace(b"\r", b""))
+            sys.stdout.buffer.flush()
+    finally:
+        timer.cancel()
+        emulator.kill()
+        emulator.wait()
+    if late.is_set():
+        print(f"guest: killed after the limit of {options.limit:.0f} s", file=sys.stderr)
+        return 124
+    name, _, code = verdict.read_text().strip().partition("=") if verdict.exists() else ("", "", "")
+    if name != "verdict" or not code.isdigit():
+        raise GuestError("the guest ended without a verdict (a kernel panic is shown above)")
+    return int(code)
+
+
+def command(disk: Path, linux: Path, project: Path, verdict: Path, memory: int) -> list[str]:
+    """Return the emulator's command line. NVMe and serial ports are built into Debian's cloud
+    kernel, so no initramfs is needed; writes to the disk are thrown away at the end."""
+    init = os.environ.get("HEARTH_GUEST_INIT", "/init")  # another one shows how a panic is reported
+    kernel_line = (
+        f"console=ttyS0 root=/dev/nvme0n1 rw init={init} quiet panic=-1 cgroup_no_v1=all "
+        "mitigations=off random.trust_cpu=on"
+    )
+    return [
+        *("setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64"),
+        *("-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", str(memory)),
+        *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
+        *("-kernel", str(linux), "-append", kernel_line),
+        *("-drive", f"if=none,id=root,format=raw,snapshot=on,cache=unsafe,file={disk}"),
+        *("-device", "nvme,drive=root,serial=root"),
+        *("-drive", f"if=none,id=project,format=raw,readonly=on,file={project}"),
+        *("-device", "nvme,drive=project,serial=project"),
+        *("-serial", "stdio", "-serial", f"file:{verdict}"),
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
