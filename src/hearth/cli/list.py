@@ -1,0 +1,31 @@
+"""`hearth list`: what is deployed."""
+
+from __future__ import annotations
+
+from hearth.cli.client import Client
+from hearth.cli.options import LOCAL, Remote
+from hearth.cli.render import moment, show_json, show_table
+
+
+def list_functions(*, remote: Remote = LOCAL) -> None:
+    """List the functions of a node.
+
+    Args:
+        remote: which node.
+    """
+    answer = Client(remote).api("GET", "/functions")
+    if remote.output == "json":
+        show_json(answer)
+        return
+    rows = [
+        (
+            function["name"],
+            function.get("version"),
+            function.get("runtime"),
+            function.get("contract"),
+            function.get("mode"),
+            moment(function.get("updated_at")),
+        )
+        for function in answer["functions"]
+    ]
+    show_table(("NAME", "VERSION", "RUNTIME", "CONTRACT", "MODE", "UPDATED"), rows)
