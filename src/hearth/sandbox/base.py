@@ -19,6 +19,7 @@ Who owns what
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -26,6 +27,20 @@ import msgspec
 from hearth.model import Version
 
 Stream = Literal["stdout", "stderr"]
+
+
+class Timer(Protocol):
+    """Something that will happen."""
+
+    def cancel(self) -> None:
+        """Let it not happen."""
+
+
+class Timers(Protocol):
+    """What of an event loop the engine and the stub need; tests bring `stub.VirtualTime`."""
+
+    def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> Timer:
+        """Call `callback(*args)` in `delay` seconds."""
 
 
 class Exit(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +56,8 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True):
     """What `stop` was told, or why the backend ended it (`protocol violation: …`)."""
     violation: bool = False
     """The process broke the frame protocol."""
+    response_too_large: bool = False
+    """An answer went over `limits.response_bytes`."""
     init_failure: dict[str, Any] | None = None
     """`type`, `message`, `stack` of a load that failed before `on_ready`."""
 

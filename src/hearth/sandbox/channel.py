@@ -1,0 +1,460 @@
+"""The node's end of one instance: frames over a stream socket, and the pipes of stdout and stderr.
+
+Every backend puts one `Channel` into each of its instances. The other end runs user code, so a
+frame is an offer and not a fact: it must be legal now, carry the number of a call under way and
+stay inside its bounds. The first frame that does not ends the instance, and only that instance.
+
+States: *loading* until READY, then *serving*; *broken* after a violation (nothing more is read
+from the socket); *finished* once the backend has called `finish`.
+
+Reading uses `add_reader` and plain `recv` instead of a transport: measured equal in cost per round
+trip, and the channel decides itself when to read, when to drain, and when a descriptor is closed.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from hearth.sandbox.output import OutputPipes
+from hearth.sandbox.script import ScriptCall
+from hearth_runtime import frames
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from hearth.model import Version
+    from hearth.sandbox.base import Caller, CallRequest, Exit, Stream
+
+READ_BYTES = 64 << 10
+CLOSED_GRACE_S = 0.1
+"""How long a host that closed its channel may take to exit before it is ended for it."""
+FUNCTION_ROOT = "/app/function"
+
+_HEAD_ROOM = 128 << 10
+_READY_BYTES = 1 << 10
+_ERROR_BYTES = 1 << 20
+_MESSAGE_CHARS = 8 << 10
+_STACK_CHARS = 64 << 10
+
+
+class ChannelEvents(Protocol):
+    """What the backend's instance hears from its channel, besides the calls' own events."""
+
+    def on_ready(self, init_ns: int) -> None:
+        """Hear that the function is loaded."""
+
+    def on_init_failed(self, failure: dict[str, Any]) -> None:
+        """Hear why loading failed (`type`, `message`, `stack`): end the process."""
+
+    def on_output(self, stream: Stream, data: bytes) -> None:
+        """Take what was written outside any call."""
+
+    def on_violation(self, reason: str) -> None:
+        """Kill the process, it may not go on; `finish` follows as after any death."""
+
+
+class _Ready(msgspec.Struct):
+    init_ns: int
+
+
+class _HostError(msgspec.Struct):
+    type: str
+    message: str
+    stack: str | None = None
+
+
+_decode_ready = msgspec.json.Decoder(_Ready).decode
+_decode_error = msgspec.json.Decoder(_HostError).decode
+
+
+class ViolationError(Exception):
+    """The host sent what it may not send now."""
+
+
+class Channel:
+    """Speaks frames with one instance; see the module for its states.
+
+    The owner calls `start_init` once, then `call` for each call, and `finish` exactly when the
+    process is known to be gone; `finish` closes the descriptors, which the channel owns.
+    """
+
+    __slots__ = (
+        "_broken",
+        "_calls",
+        "_close_timer",
+        "_decoder",
+        "_events",
+        "_exit",
+        "_fd",
+        "_feed",
+        "_init_failure",
+        "_limit",
+        "_loading",
+        "_loop",
+        "_number",
+        "_open",
+        "_pauses",
+        "_pipes",
+        "_recv",
+        "_script",
+        "_send_now",
+        "_socket",
+        "_streams",
+        "_too_large",
+        "_unsent",
+        "_version",
+    )
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        channel_fd: int,
+        stdout_fd: int,
+        stderr_fd: int,
+        *,
+        version: Version,
+        events: ChannelEvents,
+    ) -> None:
+        """Take ownership of the three descriptors; nothing is read before `start_init`."""
+        self._loop = loop
+        self._version = version
+        self._events = events
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, channel_fd)
+        self._socket.setblocking(False)
+        self._fd = channel_fd
+        self._recv = self._socket.recv
+        self._send_now = self._socket.send
+        self._limit = version.limits.response_bytes
+        self._decoder = frames.Decoder(self._limit + _HEAD_ROOM)
+        self._feed = self._decoder.feed
+        self._script: ScriptCall | None = None
+        self._calls: dict[int, Caller] = {}
+        self._streams: dict[int, int] = {}
+        """Bytes left to the streamed answers under way, by call number."""
+        self._number = 0
+        self._unsent: deque[memoryview] = deque()
+        self._pauses = 0
+        self._loading = True
+        self._open = False
+        self._broken: str | None = None
+        self._too_large = False
+        self._init_failure: dict[str, Any] | None = None
+        self._close_timer: asyncio.TimerHandle | None = None
+        self._exit: Exit | None = None
+        self._pipes = OutputPipes(loop, stdout_fd, stderr_fd, self._output)
+
+    # --- what the backend does -----------------------------------------------------------------
+
+    def start_init(self) -> None:
+        """Send INIT and begin to listen."""
+        v = self._version
+        init = {
+            "contract": v.contract,
+            "entry": v.entry,
+            "handler": v.handler,
+            "root": FUNCTION_ROOT,
+            "function": v.function,
+            "version": v.number,
+            "environment": v.environment,
+            "instance_concurrency": v.limits.instance_concurrency,
+        }
+        self._open = True
+        self._loop.add_reader(self._fd, self._readable)
+        self._pipes.open()
+        self._send(frames.frame(frames.INIT, 0, msgspec.json.encode(init)))
+
+    def call(self, request: CallRequest, caller: Caller) -> None:
+        """Hand over one call; `caller` hears its last event at the latest from `finish`."""
+        if self._exit is not None:
+            caller.on_lost(self._exit)
+            return
+        self._number = number = self._number + 1
+        if self._version.contract == "script":
+            self._script = ScriptCall(caller)
+        else:
+            self._calls[number] = caller
+        self._send(
+            frames.call_frame(
+                number,
+                request.deadline,
+                request.id.encode(),
+                request.method,
+                request.path,
+                request.query,
+                request.headers,
+                request.body,
+            )
+        )
+
+    def pause_reading(self) -> None:
+        """Read no further frames until as many `resume_reading` as there were pauses."""
+        self._pauses += 1
+        if self._pauses == 1 and self._open:
+            self._loop.remove_reader(self._fd)
+
+    def resume_reading(self) -> None:
+        """Undo one `pause_reading`."""
+        self._pauses = max(0, self._pauses - 1)
+        if not self._pauses and self._open:
+            self._loop.add_reader(self._fd, self._readable)
+
+    def finish(self, end: Exit) -> Exit:
+        """Take the end of the process: settle every call and close; return the `Exit` to report.
+
+        What the process sent before it died still counts, so socket and pipes are read to their
+        end first. The result carries what only the channel knows: violation, init failure.
+        """
+        if self._exit is not None:
+            return self._exit
+        self._read_rest()
+        self._pipes.drain(to_end=True)
+        self._exit = end = self._verdict(end)
+        self._close()
+        calls, self._calls = list(self._calls.values()), {}
+        for caller in calls:
+            caller.on_lost(end)
+        if self._script is not None:
+            self._script.finish(end)
+        return end
+
+    @property
+    def violation(self) -> str | None:
+        """What the host did wrong, once it did."""
+        return self._broken
+
+    # --- reading -------------------------------------------------------------------------------
+
+    def _readable(self) -> None:
+        """Take what has arrived, one `recv` per turn of the loop: floods wait."""
+        try:
+            data = self._recv(READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if data:
+            self._take(data)
+        else:
+            self._end_of_stream()
+
+    def _take(self, data: bytes) -> None:
+        try:
+            for kind, flags, number, payload in self._feed(data):
+                handle = _HANDLERS.get(kind)
+                if handle is None:
+                    raise ViolationError(f"frame of kind {kind}")  # one place maps it
+                if flags > frames.OUTPUT:
+                    raise ViolationError(f"flags {flags:#x}")  # as above
+                handle(self, flags, number, payload)
+                if not self._open:
+                    return
+        except frames.FrameTooLarge as error:
+            self._too_large = True
+            self._break(str(error))
+        except (ViolationError, frames.FrameError) as error:
+            self._break(str(error))
+
+    def _on_reply(self, flags: int, number: int, payload: bytes) -> None:
+        caller = self._calls.get(number)
+        if caller is None or number in self._streams:
+            raise ViolationError(f"REPLY to call {number}")
+        status, headers, body = frames.parse_reply(payload)
+        if len(body) > self._limit:
+            self._refuse_length()
+        if flags:
+            self._pipes.drain()
+        del self._calls[number]
+        caller.on_reply(status, headers, body)
+
+    def _on_head(self, flags: int, number: int, payload: bytes) -> None:
+        caller = self._calls.get(number)
+        if caller is None or number in self._streams:
+            raise ViolationError(f"HEAD for call {number}")
+        status, headers, body = frames.parse_reply(payload)
+        if body:
+            raise ViolationError("HEAD with a body")
+        self._streams[number] = self._limit
+        caller.on_head(status, headers)
+
+    def _on_chunk(self, flags: int, number: int, payload: bytes) -> None:
+        left = self._streams.get(number)
+        if left is None:
+            raise ViolationError(f"CHUNK for call {number}")
+        if len(payload) > left:
+            self._refuse_length()
+        self._streams[number] = left - len(payload)
+        self._calls[number].on_chunk(payload)
+
+    def _on_end(self, flags: int, number: int, payload: bytes) -> None:
+        if number not in self._streams or payload:
+            raise ViolationError(f"END of call {number}")
+        if flags:
+            self._pipes.drain()
+        del self._streams[number]
+        self._calls.pop(number).on_end()
+
+    def _on_error(self, flags: int, number: int, payload: bytes) -> None:
+        if number not in self._calls:
+            raise ViolationError(f"ERROR of call {number}")
+        error = _parse_error(payload)
+        if flags:
+            self._pipes.drain()
+        self._streams.pop(number, None)
+        self._calls.pop(number).on_error(error["type"], error["message"], error["stack"])
+
+    def _on_ready(self, flags: int, number: int, payload: bytes) -> None:
+        if not self._loading or number or len(payload) > _READY_BYTES:
+            raise ViolationError("READY")
+        try:
+            init_ns = _decode_ready(payload).init_ns
+        except (msgspec.DecodeError, RecursionError):
+            raise ViolationError("READY without a time") from None
+        if init_ns < 0:
+            raise ViolationError("READY with a negative time")
+        if flags:
+            self._pipes.drain()
+        self._loading = False
+        self._events.on_ready(init_ns)
+
+    def _on_init_failed(self, flags: int, number: int, payload: bytes) -> None:
+        if not self._loading or number or self._init_failure is not None:
+            raise ViolationError("INIT_FAILED")
+        failure = _parse_error(payload)
+        if flags:
+            self._pipes.drain()
+        self._init_failure = failure
+        self._events.on_init_failed(failure)
+
+    def _refuse_length(self) -> None:
+        self._too_large = True
+        raise ViolationError(f"answer larger than {self._limit} bytes")
+
+    def _break(self, reason: str) -> None:
+        if self._broken is None:
+            self._broken = f"protocol violation: {reason}"
+            self._stop_socket()
+            self._events.on_violation(self._broken)
+
+    def _end_of_stream(self) -> None:
+        """Handle EOF: the process is going, or has closed its side and wrongly lives on."""
+        self._stop_socket()
+        if self._version.contract != "script":
+            self._close_timer = self._loop.call_later(
+                CLOSED_GRACE_S, self._break, "channel closed by the function"
+            )
+
+    def _read_rest(self) -> None:
+        """Read what was sent before the end; the sender is dead: bounded by the socket buffer."""
+        while self._open and self._broken is None:
+            try:
+                data = self._recv(READ_BYTES)
+            except OSError:
+                return
+            if not data:
+                return
+            self._take(data)
+
+    # --- writing -------------------------------------------------------------------------------
+
+    def _send(self, data: bytes) -> None:
+        if not self._open:
+            return
+        if self._unsent:
+            self._unsent.append(memoryview(data))
+            return
+        try:
+            sent = self._send_now(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            return  # the peer is going; its end is reported by `finish`
+        if sent < len(data):
+            self._unsent.append(memoryview(data)[sent:])
+            self._loop.add_writer(self._fd, self._writable)
+
+    def _writable(self) -> None:
+        unsent = self._unsent
+        try:
+            while unsent:
+                sent = self._send_now(unsent[0])
+                if sent < len(unsent[0]):
+                    unsent[0] = unsent[0][sent:]
+                    return
+                unsent.popleft()
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            unsent.clear()
+        self._loop.remove_writer(self._fd)
+
+    # --- output --------------------------------------------------------------------------------
+
+    def _output(self, stream: Stream, data: bytes) -> None:
+        """Give output to the call it belongs to, or to the instance where that is not known."""
+        if self._script is not None:
+            if not self._script.take(stream, data, self._limit):
+                self._too_large = True
+                self._break(f"result larger than {self._limit} bytes")
+        elif len(self._calls) == 1 and self._version.limits.instance_concurrency == 1:
+            next(iter(self._calls.values())).on_output(stream, data)
+        else:
+            self._events.on_output(stream, data)
+
+    # --- the end -------------------------------------------------------------------------------
+
+    def _verdict(self, end: Exit) -> Exit:
+        """Merge what the channel saw into the backend's account."""
+        if self._init_failure is not None:
+            end = msgspec.structs.replace(end, init_failure=self._init_failure)
+        if self._broken is not None:
+            end = msgspec.structs.replace(
+                end,
+                violation=not self._too_large,
+                response_too_large=self._too_large,
+                reason=self._broken,
+            )
+        return end
+
+    def _stop_socket(self) -> None:
+        if self._open:
+            self._open = False
+            self._loop.remove_reader(self._fd)
+            self._loop.remove_writer(self._fd)
+            self._unsent.clear()
+
+    def _close(self) -> None:
+        if self._close_timer is not None:
+            self._close_timer.cancel()
+        self._stop_socket()
+        self._pipes.close()
+        self._socket.close()
+
+
+def _parse_error(payload: bytes) -> dict[str, Any]:
+    """Read the JSON of an ERROR or INIT_FAILED and cut it to what is worth keeping."""
+    if len(payload) > _ERROR_BYTES:
+        raise ViolationError("error description too large")
+    try:
+        error = _decode_error(payload)
+    except (msgspec.DecodeError, RecursionError):
+        raise ViolationError("error description is not understood") from None
+    return {
+        "type": error.type[:200],
+        "message": error.message[:_MESSAGE_CHARS],
+        "stack": error.stack[-_STACK_CHARS:] if error.stack else None,
+    }
+
+
+_HANDLERS = {
+    frames.REPLY: Channel._on_reply,
+    frames.HEAD: Channel._on_head,
+    frames.CHUNK: Channel._on_chunk,
+    frames.END: Channel._on_end,
+    frames.ERROR: Channel._on_error,
+    frames.READY: Channel._on_ready,
+    frames.INIT_FAILED: Channel._on_init_failed,
+}
