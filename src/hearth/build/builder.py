@@ -1,0 +1,156 @@
+"""Start the build process, feed it, and take what it made.
+
+The node's event loop only waits: the code goes to the build process as a file, unpacking, hashing
+and compiling happen there, and the few system calls here run in threads of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from hearth.errors import DeployFailed
+
+WALL_S = 120.0
+"""Longest build; CPU time is limited to less in the build process itself."""
+BUILD_UID = 65534
+"""The user that unpacks and compiles where the node is root."""
+CONCURRENCY = 2
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True):
+    """What a build needs to know of the declaration; empty text: not given."""
+
+    handler: str = ""
+    entry: str = ""
+    contract: str = ""
+
+
+class Built(msgspec.Struct, frozen=True, kw_only=True):
+    """What a build found out and made."""
+
+    contract: Literal["handler", "script"]
+    entry: str
+    handler: str
+    is_async: bool
+    reasons: tuple[str, ...]
+    warnings: tuple[str, ...]
+    artifact: str = ""
+    """SHA-256 (hex) of the unpacked files, installed below the artifacts."""
+
+
+class _Error(msgspec.Struct, frozen=True):
+    message: str
+    path: str | None = None
+    limit: str | None = None
+    stack: str | None = None
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    ok: Built | None = None
+    error: _Error | None = None
+
+
+class Builder:
+    """Turns code into artifacts, at most `CONCURRENCY` at once."""
+
+    def __init__(self, work_dir: Path, install: Callable[[Path, str], object]) -> None:
+        """Stage below `work_dir`; `install(folder, digest)` moves a finished folder into place.
+
+        `install` runs in a thread, and may find that the digest is there already.
+        """
+        self._work_dir = work_dir
+        self._install = install
+        self._threads = ThreadPoolExecutor(CONCURRENCY, "build")
+
+    async def build(self, code: bytes | memoryview, recipe: Recipe) -> Built:
+        """Unpack, compile and install `code` (a JSON string of base64); say how it is spoken to.
+
+        Raises:
+            DeployFailed: the code is refused; nothing is left behind.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self._build, code, recipe)
+
+    async def inspect(self, artifact: Path, recipe: Recipe) -> Built:
+        """Say how files that are installed already are spoken to under another recipe.
+
+        Raises:
+            DeployFailed: they do not have what the recipe names.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self._inspect, artifact, recipe)
+
+    def close(self) -> None:
+        """Wait for builds under way and let the threads go."""
+        self._threads.shutdown()
+
+    def _build(self, code: bytes | memoryview, recipe: Recipe) -> Built:
+        self._work_dir.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix="build-", dir=self._work_dir))
+        try:
+            uid = _hand_over(staging)
+            with tempfile.TemporaryFile(dir=self._work_dir) as file:
+                file.write(code)
+                file.seek(0)
+                built = _run(staging, recipe, uid, file.fileno())
+            self._install(staging, built.artifact)
+            return built
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+    def _inspect(self, artifact: Path, recipe: Recipe) -> Built:
+        built = _run(artifact, recipe, BUILD_UID if os.geteuid() == 0 else None, None)
+        return msgspec.structs.replace(built, artifact=artifact.name)
+
+
+def _hand_over(staging: Path) -> int | None:
+    if os.geteuid() != 0:
+        return None
+    os.chown(staging, BUILD_UID, BUILD_UID)
+    return BUILD_UID
+
+
+def _run(folder: Path, recipe: Recipe, uid: int | None, code_fd: int | None) -> Built:
+    job = {**msgspec.to_builtins(recipe), "uid": uid, "unpack": code_fd is not None}
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-m", "hearth.build.worker", json.dumps(job)],
+        cwd=folder,
+        stdin=subprocess.DEVNULL if code_fd is None else code_fd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={"LANG": "C.UTF-8"},
+        start_new_session=True,
+    )
+    try:
+        out, err = process.communicate(timeout=WALL_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise DeployFailed(
+            f"building took longer than {WALL_S:.0f}s", limit=f"build_timeout={WALL_S:.0f}s"
+        ) from None
+    if process.returncode != 0:
+        last = err.decode(errors="replace").strip().rpartition("\n")[2]
+        raise DeployFailed(f"the build process failed with code {process.returncode}: {last}")
+    return _understand(out)
+
+
+def _understand(out: bytes) -> Built:
+    answer = msgspec.json.decode(out, type=_Answer)
+    if answer.ok is not None:
+        return answer.ok
+    error = answer.error or _Error("the build process gave no answer")
+    raise DeployFailed(error.message, path=error.path, limit=error.limit, stack=error.stack)
