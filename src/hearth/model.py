@@ -172,3 +172,18 @@ class InvocationRecord(msgspec.Struct, frozen=True, kw_only=True):
     created_at: float = 0.0
     started_at: float | None = None
     finished_at: float | None = None
+
+
+class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One mutating call on the control API."""
+
+    time: float
+    identity: str
+    """Key id, or `local` when no key exists."""
+    action: str
+    """e.g. `function.deploy`."""
+    target: str
+    request_id: str
+    outcome: str
+    """`ok`, or the error type."""
+    remote: str

@@ -10,7 +10,9 @@ from typing import Protocol
 
 import msgspec
 
-from hearth.model import Function, InvocationRecord, Key, Version
+from hearth.model import AuditEntry, Function, InvocationRecord, Key, Version
+
+__all__ = ["AuditEntry", "QueuedCall", "Store"]
 
 
 class QueuedCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,21 +30,6 @@ class QueuedCall(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int = 0
     traceparent: str | None = None
     created_at: float
-
-
-class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One mutating call on the control API."""
-
-    time: float
-    identity: str
-    """Key id, or `local` when no key exists."""
-    action: str
-    """e.g. `function.deploy`."""
-    target: str
-    request_id: str
-    outcome: str
-    """`ok`, or the error type."""
-    remote: str
 
 
 class Store(Protocol):
@@ -78,8 +65,11 @@ class Store(Protocol):
     async def claim(self, limit: int) -> list[QueuedCall]:
         """Mark up to `limit` queued calls as running (oldest first) and return them."""
 
-    async def release(self, call_id: str) -> None:
-        """Put a claimed call back into the queue (its attempt did not count)."""
+    async def release(self, call_id: str, delay_s: float = 0.0) -> None:
+        """Put a claimed call back into the queue (its attempt did not count).
+
+        It is not claimed again for `delay_s` seconds, so that it does not hold up those behind it.
+        """
 
     async def settle(self, record: InvocationRecord) -> None:
         """Store the outcome of a queued call, durably; it never runs again."""
@@ -99,7 +89,7 @@ class Store(Protocol):
     async def list_invocations(
         self, *, function: str | None, status: str | None, limit: int, before: str | None
     ) -> list[InvocationRecord]:
-        """Return newest first; `before` is the id after which to continue. Results and logs are left out."""
+        """Return newest first, without results and logs; `before` is the id to continue after."""
 
     def add_audit(self, entry: AuditEntry) -> None:
         """Append to the audit log; written in the next batch."""
