@@ -34,4 +34,4 @@ def up(
     settings, warnings = load_settings(config, os.environ, overrides)
     from hearth.node import run
 
-    return run(settings, warnings)
+    return int(run(settings, warnings) or 0)

@@ -152,6 +152,8 @@ def _explain(error: msgspec.ValidationError, wanted: Any) -> str:
     text = str(error).split(" - at ")[0].replace("`", "")
     if text.startswith("Expected str"):
         return "write it in quotes"
+    if text.startswith("Expected int, got"):
+        return "write a whole number"
     return text[0].lower() + text[1:]
 
 

@@ -1,8 +1,9 @@
 """YAML as people expect it: no word or clock time changes its meaning, no key is given twice.
 
 YAML 1.1, which PyYAML reads, makes `on` and `no` booleans, `22:30` the number 1350, `010` the
-number 8 and `2024-01-01` a date, and keeps the last of two equal keys. Here only `true` and `false` are
-booleans, only plain decimals are numbers, everything else is text, and a repeated key is refused.
+number 8 and `2024-01-01` a date, and keeps the last of two equal keys. Here only `true` and `false`
+are booleans, only plain decimals are numbers, everything else is text, and a repeated key is
+refused.
 """
 
 from __future__ import annotations
