@@ -167,10 +167,11 @@ def _expired(root: Path, keep: Collection[str], older_than_s: float) -> Iterator
 
 def _seal(root: Path) -> None:
     """Make a tree read-only and durable, leaves first."""
-    for directory, _subdirectories, files in os.walk(root, topdown=False):
-        for name in files:
+    for directory, subdirectories, files in os.walk(root, topdown=False):
+        links = [name for name in subdirectories if os.path.islink(os.path.join(directory, name))]
+        for name in (*files, *links):
             _seal_file(os.path.join(directory, name))
-        os.chmod(directory, 0o555)
+        os.chmod(directory, 0o555)  # noqa: S103 - read by the functions' own uids, written by none
         _sync(Path(directory))
 
 
