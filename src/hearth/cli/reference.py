@@ -58,7 +58,8 @@ def _row(section: str, name: str, kind: Any, default: Any, said: str) -> str:
 def _choices(kind: Any) -> str:
     for choice in (kind, *get_args(kind)):
         if get_origin(choice) is Literal:
-            return "One of " + ", ".join(f"`{value}`" for value in get_args(choice)) + "."
+            quantity = "Any of " if get_origin(kind) is tuple else "One of "
+            return quantity + ", ".join(f"`{value}`" for value in get_args(choice)) + "."
     units = [_UNITS[part] for part in (kind, *get_args(kind)) if part in _UNITS]
     return f"({units[0]})" if units else ""
 

@@ -169,8 +169,13 @@ def _without_effect(given: Mapping[str, Given]) -> Iterator[str]:
     for key, entry in given.items():
         if key.startswith("container."):
             yield f"{key} ({entry.source}) has no effect yet: there is no container mode"
-        elif key == "execution.default_mode" and entry.value != "process":
+        elif key == "execution.default_mode" and entry.value == "container":
             yield (
-                f"execution.default_mode = {entry.value} ({entry.source}) has no effect yet: "
-                "functions run in process mode"
+                f"execution.default_mode is container ({entry.source}), which has no effect yet: "
+                "there is no container mode, so functions must name execution_mode: process"
+            )
+        elif key == "execution.default_mode" and entry.value == "auto":
+            yield (
+                f"execution.default_mode is auto ({entry.source}), which has no effect yet: "
+                "there is only process mode to choose"
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 
 from hearth.errors import ConfigError
@@ -20,16 +19,23 @@ class Cores(float):
     """CPU cores: `100m` is a tenth of a core; or a number of cores."""
 
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_NUMBER = r"([0-9]{1,18}(?:\.[0-9]{1,18})?)"
+_MOST = 10**18  # what is longer or larger is no amount of anything, and would overflow later
+_DURATION = re.compile(rf"{_NUMBER}(ms|s|m|h|d)")
 _DURATION_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([KMGT])(i?)(B?)|B)?", re.IGNORECASE)
+_SIZE = re.compile(rf"{_NUMBER} ?(?:([KMGT])(i?)(B?)|B)?", re.IGNORECASE | re.ASCII)
 
 
 def _is_number(value: object) -> bool:
-    """Tell whether `value` is a finite number that is not negative (true and false are none)."""
+    """Tell whether `value` is a number that can be an amount (true, -1 and infinity cannot)."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
-    return math.isfinite(value) and value >= 0
+    return 0 <= value <= _MOST
+
+
+def _short(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
 
 
 def parse_duration(text: str | float) -> Seconds:
@@ -41,11 +47,11 @@ def parse_duration(text: str | float) -> Seconds:
     if _is_number(text):
         return Seconds(text)
     text = str(text).strip()
-    if re.fullmatch(r"\d+(\.\d+)?", text):
+    if re.fullmatch(_NUMBER, text):
         return Seconds(text)
     if text and re.fullmatch(rf"(?:{_DURATION.pattern})+", text):
         return Seconds(sum(float(n) * _DURATION_UNITS[u] for n, u in _DURATION.findall(text)))
-    raise ConfigError(f"{text!r} is not a duration; write e.g. '30s', '10m' or '200ms'")
+    raise ConfigError(f"{_short(text)} is not a duration; write e.g. '30s', '10m' or '200ms'")
 
 
 def parse_size(text: str | int) -> Bytes:
@@ -58,7 +64,7 @@ def parse_size(text: str | int) -> Bytes:
         return Bytes(text)
     match = _SIZE.fullmatch(str(text).strip())
     if not match:
-        raise ConfigError(f"{text!r} is not a size; write e.g. '128Mi' or '64KiB'")
+        raise ConfigError(f"{_short(text)} is not a size; write e.g. '128Mi' or '64KiB'")
     number, unit, binary, _ = match.groups()
     power = "KMGT".index(unit.upper()) + 1 if unit else 0
     return Bytes(float(number) * (1024 if binary else 1000) ** power)
@@ -72,7 +78,7 @@ def parse_cores(text: str | float) -> Cores:
     """
     if _is_number(text):
         return Cores(text)
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(m?)", str(text).strip())
+    match = re.fullmatch(rf"{_NUMBER}(m?)", str(text).strip())
     if not match:
-        raise ConfigError(f"{text!r} is not an amount of CPU; write e.g. '100m' or '0.5'")
+        raise ConfigError(f"{_short(text)} is not an amount of CPU; write e.g. '100m' or '0.5'")
     return Cores(float(match[1]) / (1000 if match[2] else 1))
