@@ -1,0 +1,75 @@
+"""Messages with descriptors over a SOCK_SEQPACKET socket: one JSON object and some fds per packet."""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import socket
+from typing import Any
+
+MAX_BYTES = 128 << 10
+MAX_FDS = 32
+_ANCILLARY = socket.CMSG_SPACE(MAX_FDS * 4)
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+class PacketError(OSError):
+    """The peer sent something that is not one whole packet."""
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Return two connected ends (close-on-exec)."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def send(sock: socket.socket, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
+    """Send one packet; the descriptors are copied, the caller keeps its own.
+
+    Raises:
+        BlockingIOError: the socket is non-blocking and full; nothing was sent.
+    """
+    data = _encode(message).encode()
+    if fds:
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
+        sock.sendmsg([data], [rights], socket.MSG_NOSIGNAL)
+    else:
+        sock.send(data, socket.MSG_NOSIGNAL)
+
+
+def receive(sock: socket.socket, *, wait: bool = True) -> tuple[dict[str, Any], list[int]] | None:
+    """Return the next packet, or None at the end of the stream. Descriptors are close-on-exec.
+
+    `socket.recv_fds` of Python 3.11 ignores its flags (the descriptors would leak into children)
+    and does not look for truncation, hence recvmsg.
+
+    Raises:
+        PacketError: data or descriptors were cut off; what did arrive is closed.
+        BlockingIOError: nothing is there, and the socket is non-blocking or `wait` is False.
+    """
+    flags = socket.MSG_CMSG_CLOEXEC | (0 if wait else socket.MSG_DONTWAIT)
+    data, ancillary, flags, _ = sock.recvmsg(MAX_BYTES, _ANCILLARY, flags)
+    fds = array.array("i")
+    for level, kind, payload in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(payload[: len(payload) - len(payload) % 4])
+    if flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
+        _close_all(fds)
+        raise PacketError("a packet was truncated")
+    if not data:
+        _close_all(fds)
+        return None
+    try:
+        message = json.loads(data)
+    except ValueError:
+        _close_all(fds)
+        raise PacketError("a packet is not JSON") from None
+    if not isinstance(message, dict):
+        _close_all(fds)
+        raise PacketError("a packet is not a JSON object")
+    return message, list(fds)
+
+
+def _close_all(fds: array.array[int]) -> None:
+    for fd in fds:
+        os.close(fd)

@@ -1,0 +1,197 @@
+"""What becomes of a fork of the zygote: A, the init of a new pid namespace, and B, the spare itself.
+
+A enters the cgroups, makes the namespaces and mounts, forks B and then only waits. User code never
+is pid 1, because the kernel shields pid 1 from signals of its own namespace. B waits, prepared as
+far as possible, for the packet that makes it an instance (`_become`); after that it holds nothing
+but its channel, its output pipes and `/dev/null`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import resource
+import signal
+import socket
+import struct
+import sys
+from typing import Any, NoReturn
+
+from hearth_runtime import packets, runtime_host, syscalls
+
+CHANNEL, CONTROL, LIFELINE = 3, 4, 5
+INSIDE_UID = 1000
+CODE = "/app/function"
+
+_MASKED_FILES = ("kcore", "keys", "key-users", "timer_list", "sched_debug", "kmsg", "kpagecount")
+_READ_ONLY = ("sys", "irq", "bus", "fs", "sysrq-trigger")
+_SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
+
+
+def run(order: dict[str, Any], fds: list[int], lifeline: int) -> NoReturn:
+    """Turn this fresh fork (pid 1 of a new pid namespace) into A; called by the zygote.
+
+    Args:
+        order: `uid` (host uid of the sandbox's root, None for an ordinary user), `network`,
+            `tmp_bytes`, `filter` (seccomp program), `last_capability`, `nofile`.
+        fds: control, channel, stdout, stderr, then `tasks`/`cgroup.procs` files of the cgroups.
+        lifeline: packet socket to the zygote, which writes the id maps.
+    """
+    control = None
+    try:
+        for fd in fds[4:]:
+            os.write(fd, b"0")
+        _arrange(fds, lifeline)
+        control = socket.socket(fileno=CONTROL)
+        zygote = socket.socket(fileno=LIFELINE)
+        _isolate(order, zygote)
+        child = os.fork()
+        if child == 0:
+            zygote.close()
+            _park(order, control)
+        zygote.send(b"forked")
+        zygote.close()
+        _wait_as_init(child, control)
+    except BaseException as error:
+        _give_up(control, error)
+
+
+def _arrange(fds: list[int], lifeline: int) -> None:
+    """Put what is needed at fixed numbers and close all else, whatever the zygote had open."""
+    control, channel, stdout, stderr = (fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in fds[:4])
+    lifeline = fcntl.fcntl(lifeline, fcntl.F_DUPFD, 64)
+    os.dup2(stdout, 1)
+    os.dup2(stderr, 2)
+    for source, target in ((channel, CHANNEL), (control, CONTROL), (lifeline, LIFELINE)):
+        os.dup2(source, target, inheritable=False)
+    syscalls.close_from(LIFELINE + 1)
+
+
+def _isolate(order: dict[str, Any], zygote: socket.socket) -> None:
+    syscalls.unshare(syscalls.CLONE_NEWNS)
+    _mount_proc()
+    flags = (
+        syscalls.CLONE_NEWUSER
+        | syscalls.CLONE_NEWNS
+        | syscalls.CLONE_NEWIPC
+        | syscalls.CLONE_NEWUTS
+        | syscalls.CLONE_NEWCGROUP
+    )
+    if order["network"] == "none":
+        flags |= syscalls.CLONE_NEWNET
+    syscalls.unshare(flags)
+    zygote.send(b"map")
+    if zygote.recv(16) != b"mapped":
+        raise OSError("the zygote could not map the user ids")
+    if order["uid"] is not None:
+        os.setgroups([])
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+    private = syscalls.MS_NOSUID | syscalls.MS_NODEV
+    syscalls.mount("tmpfs", "/tmp", "tmpfs", private, tmp_options(order["tmp_bytes"]))  # noqa: S108 - a mount point of the sandbox
+    syscalls.mount(
+        "tmpfs",
+        "/dev/shm",
+        "tmpfs",
+        private | syscalls.MS_NOEXEC,
+        "size=16m,nr_inodes=1k,mode=1777",
+    )  # noqa: S108 - as above
+    socket.sethostname("function")
+    if order["network"] == "none":
+        _loopback_up()
+
+
+def tmp_options(size: int) -> str:
+    """Return mount options of a `/tmp` of `size` bytes: one inode per 4 KiB, as the kernel has it."""
+    return f"size={size},nr_inodes={max(size >> 12, 64)},mode=1777"
+
+
+def _mount_proc() -> None:
+    """Replace the zygote's /proc by one of the new pid namespace and cover what tells or changes too much.
+
+    The old one must be visible until the new one exists, or an ordinary user may not mount it. Made
+    before the user namespace, all of it is locked for whoever later gains rights inside that.
+    """
+    flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
+    syscalls.mount("proc", "/tmp", "proc", flags)  # noqa: S108 - an empty directory of the template root
+    syscalls.umount("/proc")
+    syscalls.mount("/tmp", "/proc", None, syscalls.MS_MOVE)  # noqa: S108 - as above
+    for name in _MASKED_FILES:
+        if os.path.exists(f"/proc/{name}"):
+            syscalls.mount("/dev/null", f"/proc/{name}", None, syscalls.MS_BIND)
+    for name in _READ_ONLY:
+        path = f"/proc/{name}"
+        if os.path.exists(path):
+            syscalls.mount(path, path, None, syscalls.MS_BIND)
+            remount = syscalls.MS_REMOUNT | syscalls.MS_BIND | syscalls.MS_RDONLY
+            syscalls.mount(None, path, None, remount | flags)
+
+
+def _loopback_up() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
+
+
+def _wait_as_init(child: int, control: socket.socket) -> NoReturn:
+    """Reap until B ends, report how, and end: the kernel then kills everything else inside."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.dup2(0, 1)
+    os.dup2(0, 2)
+    os.close(CHANNEL)
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+    syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+    syscalls.drop_capabilities()
+    while True:
+        pid, status = os.wait()
+        if pid == child:
+            packets.send(control, {"status": status})
+            os._exit(0)
+
+
+def _park(order: dict[str, Any], control: socket.socket) -> NoReturn:
+    """Prepare B as far as possible, wait for the packet that says what to become, and become it."""
+    try:
+        os.setsid()
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (order["nofile"], order["nofile"]))
+        syscalls.drop_bounding_set(order["last_capability"])
+        syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+        packets.send(control, {"parked": True})
+        received = packets.receive(control)
+        if received is None:
+            os._exit(0)
+        _become(order, received[0], received[1])
+        control.close()
+    except BaseException as error:
+        _give_up(control, error)
+    runtime_host.serve(CHANNEL)
+
+
+def _become(order: dict[str, Any], duty: dict[str, Any], fds: list[int]) -> None:
+    """Take the code, give up every right, never to regain it. User code has not run yet."""
+    syscalls.move_mount(fds[0], CODE)
+    os.close(fds[0])
+    if duty["tmp_bytes"] != order["tmp_bytes"]:
+        flags = syscalls.MS_REMOUNT | syscalls.MS_NOSUID | syscalls.MS_NODEV
+        syscalls.mount("tmpfs", "/tmp", "tmpfs", flags, tmp_options(duty["tmp_bytes"]))  # noqa: S108 - the sandbox's own
+    for name, limit in duty["rlimits"].items():
+        resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (limit, limit))
+    if order["uid"] is not None:
+        os.setresgid(INSIDE_UID, INSIDE_UID, INSIDE_UID)
+        os.setresuid(INSIDE_UID, INSIDE_UID, INSIDE_UID)
+    syscalls.drop_capabilities()
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+    syscalls.install_filter(order["filter"])
+    os.chdir(CODE)
+
+
+def _give_up(control: socket.socket | None, error: BaseException) -> NoReturn:
+    """Say why, to the spawner if it can be reached, and end."""
+    text = f"{type(error).__name__}: {error}"
+    try:
+        if control is not None:
+            packets.send(control, {"error": text})
+        else:
+            print(f"spare: {text}", file=sys.__stderr__, flush=True)
+    finally:
+        os._exit(70)
