@@ -7,8 +7,10 @@ import os
 TYPE_CHECKING = False  # `typing` itself costs each cold start 0.5 ms
 if TYPE_CHECKING:
     import traceback
+    from types import TracebackType
 
 _PLATFORM = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_NOT_THE_USERS = (_PLATFORM, "<frozen importlib")
 MAX_MESSAGE = 8 << 10
 MAX_STACK = 64 << 10
 
@@ -30,6 +32,13 @@ def describe(error: BaseException) -> dict[str, str]:
     }
 
 
+def user_frames(trace: TracebackType | None) -> TracebackType | None:
+    """Return the traceback from the first frame of user code on."""
+    while trace and trace.tb_frame.f_code.co_filename.startswith(_NOT_THE_USERS):
+        trace = trace.tb_next
+    return trace
+
+
 def _format(error: BaseException) -> str:
     from traceback import TracebackException
 
@@ -44,9 +53,7 @@ def _strip(summary: traceback.TracebackException | None, *, seen: set[int]) -> N
         return
     seen.add(id(summary))
     summary.stack[:] = [
-        frame
-        for frame in summary.stack
-        if not frame.filename.startswith((_PLATFORM, "<frozen importlib"))
+        frame for frame in summary.stack if not frame.filename.startswith(_NOT_THE_USERS)
     ]
     _strip(summary.__cause__, seen=seen)
     _strip(summary.__context__, seen=seen)

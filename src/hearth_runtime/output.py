@@ -11,6 +11,7 @@ import faulthandler
 import io
 import os
 import sys
+from contextlib import suppress
 from fcntl import ioctl
 from termios import FIONREAD
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 _EMPTY = bytes(4)
-LOG_FORMAT = "%(levelname)s %(name)s: %(message)s"
 
 
 class Output:
@@ -117,7 +117,7 @@ def _configure(logging: Any) -> None:
     if handler is None or root is None:
         return  # not the standard library's
     handler.setLevel(logging.NOTSET)
-    handler.setFormatter(logging.Formatter(LOG_FORMAT))
+    handler.setFormatter(logging.Formatter(logging.BASIC_FORMAT))
     try:
         root.setLevel(os.environ.get("HEARTH_LOG_LEVEL", "INFO").upper())
     except ValueError:

@@ -17,6 +17,7 @@ import sys
 from importlib.machinery import SourceFileLoader
 from types import ModuleType
 
+from hearth_runtime.failure import user_frames
 from hearth_runtime.loading import dress_interpreter
 from hearth_runtime.output import flush_all
 from hearth_runtime.request import Request
@@ -61,6 +62,8 @@ def _provide(body: bytes) -> None:
     os.lseek(stdin, 0, os.SEEK_SET)
     os.dup2(stdin, 0)
     os.close(stdin)
+    for name in ("FUNCTION_PAYLOAD", "FUNCTION_PAYLOAD_FILE"):
+        os.environ.pop(name, None)  # the user's, if any
     if len(body) <= MAX_VARIABLE and b"\0" not in body:
         os.environb[b"FUNCTION_PAYLOAD"] = body
         return
@@ -87,8 +90,8 @@ def _run_main(path: str) -> int:
     except SystemExit as end:
         return exit_code(end)
     except BaseException as error:
-        trace = error.__traceback__
-        sys.excepthook(type(error), error, trace and trace.tb_next)
+        error.__traceback__ = user_frames(error.__traceback__)
+        sys.excepthook(type(error), error, error.__traceback__)
         return -_signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
     return 0
 

@@ -1,20 +1,28 @@
-"""A node in miniature: forks a real host over a real socketpair and pipes, and reads its frames."""
+"""A node in miniature: a real host process over a real socketpair and pipes."""
 
 from __future__ import annotations
 
 import json
 import os
 import select
-import signal
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from hearth_runtime import frames, runtime_host
+import hearth_runtime
+from hearth_runtime import frames
 
 WAIT_S = 10.0
+SOURCES = os.path.dirname(os.path.dirname(hearth_runtime.__file__))
+START = """
+import sys
+sys.path.append(sys.argv[1])
+from hearth_runtime import runtime_host
+runtime_host.serve(int(sys.argv[2]))
+"""
 
 
 class Answer:
@@ -35,42 +43,37 @@ class Answer:
 
 
 class Host:
-    """One forked runtime host."""
+    """One runtime host, its interpreter started as the zygote's is."""
 
-    def __init__(self, root: Path, *, contract: str = "handler", entry: str = "handler.py", **init: Any) -> None:
-        ours, theirs = socket.socketpair()
-        out_r, out_w = os.pipe()
-        err_r, err_w = os.pipe()
-        self.pid = os.fork()
-        if self.pid == 0:
-            self._become_host(theirs, root, out_w, err_w)
+    def __init__(
+        self, root: Path, *, contract: str = "handler", entry: str = "handler.py", **init: Any
+    ) -> None:
+        self.socket, theirs = socket.socketpair()
+        self.stdout_fd, out_w = os.pipe()
+        self.stderr_fd, err_w = os.pipe()
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", START, SOURCES, str(theirs.fileno())],
+            stdin=subprocess.DEVNULL,
+            stdout=out_w,
+            stderr=err_w,
+            pass_fds=[theirs.fileno()],
+            cwd=root,
+        )
         theirs.close()
         os.close(out_w)
         os.close(err_w)
-        self.socket, self.stdout_fd, self.stderr_fd = ours, out_r, err_r
         self.stdout, self.stderr = b"", b""
         self._decoder = frames.Decoder()
         self._frames: list[tuple[int, int, int, bytes]] = []
         self._call = 0
-        self._status: int | None = None
-        init = {"contract": contract, "entry": entry, "root": str(root), "function": "demo", "version": 3} | init
+        init = {
+            "contract": contract,
+            "entry": entry,
+            "root": str(root),
+            "function": "demo",
+            "version": 3,
+        } | init
         self.send(frames.frame(frames.INIT, 0, json.dumps(init).encode()))
-
-    @staticmethod
-    def _become_host(channel: socket.socket, root: Path, stdout: int, stderr: int) -> None:
-        try:
-            null = os.open(os.devnull, os.O_RDONLY)
-            for fd, target in ((null, 0), (stdout, 1), (stderr, 2)):
-                os.dup2(fd, target)
-            kept = channel.detach()
-            os.closerange(3, kept)
-            os.closerange(kept + 1, 256)
-            os.chdir(root)
-            signal.alarm(60)
-            sys.path[:] = [path for path in sys.path if "tests" not in path]
-            runtime_host.serve(kept)
-        finally:
-            os._exit(99)
 
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)
@@ -85,12 +88,26 @@ class Host:
         assert (kind, call) == (frames.INIT_FAILED, 0), payload
         return json.loads(payload)
 
-    def start_call(self, body: bytes = b"", *, method: str = "POST", path: str = "/", query: str = "", headers: str = "") -> int:
+    def start_call(
+        self,
+        body: bytes = b"",
+        *,
+        method: str = "POST",
+        path: str = "/",
+        query: str = "",
+        headers: str = "",
+    ) -> int:
         self._call += 1
         self.send(
             frames.call_frame(
-                self._call, 1893456000.5, f"id-{self._call}".encode(), method.encode(), path.encode(), query.encode(),
-                headers.encode("latin-1"), body,
+                self._call,
+                1893456000.5,
+                f"id-{self._call}".encode(),
+                method.encode(),
+                path.encode(),
+                query.encode(),
+                headers.encode("latin-1"),
+                body,
             )
         )
         return self._call
@@ -169,12 +186,10 @@ class Host:
 
     def wait(self) -> int:
         """Return the exit code (negative: the signal), all output taken."""
-        if self._status is None:
-            for fd in (self.stdout_fd, self.stderr_fd):
-                while self._wait_readable(fd) and self._take(fd):
-                    pass
-            self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        return self._status
+        for fd in (self.stdout_fd, self.stderr_fd):
+            while self._wait_readable(fd) and self._take(fd):
+                pass
+        return self._process.wait(WAIT_S)
 
     @staticmethod
     def _wait_readable(fd: int) -> bool:
@@ -184,8 +199,7 @@ class Host:
 
     def close(self) -> None:
         self.socket.close()
-        if self._status is None:
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
+        self._process.kill()
+        self._process.wait()
         os.close(self.stdout_fd)
         os.close(self.stderr_fd)
