@@ -1,6 +1,8 @@
 """Runs pytest inside a Debian guest that has cgroup v2 and nothing else, under QEMU.
 
-    tests/guest/run.py [--as root|user ...] [--delegate] [--limit S] -- PYTEST_ARGS
+    tests/guest/run.py [--as root|user ...] [--delegate] [--limit S] [-- PYTEST_ARGS]
+
+Without arguments: the suites that must hold on such a system, as root and as an ordinary user.
 
 Exit codes: pytest's own (the worst of the accounts), 124 when the time limit passed (the emulator
 is killed), 125 when the guest could not be built or ended without a verdict. `HEARTH_TEST_SLOW`
@@ -27,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from image import CACHE, HOME, PROJECT, GuestError, image, kernel
 
 SLOW = 12  # emulated against real: 10 times for a Python loop, 12 for starting an interpreter
+SUITES = ("guest/inside", "linux", "sandbox", "escape", "kill")
 PARTS = ("src", "tests", "examples", "bench", "docs", "pyproject.toml", "README.md", "Makefile")
 DELEGATE = """
 cgroup=/sys/fs/cgroup/user
@@ -63,15 +66,17 @@ def arguments() -> argparse.Namespace:
         dest="accounts",
         action="append",
         choices=["root", "user"],
-        help="account to run pytest as; may be repeated (default: root)",
+        help="account to run pytest as; may be repeated",
     )
     parser.add_argument("--user", dest="accounts", action="append_const", const="user")
     parser.add_argument("--delegate", action="store_true", help="the user gets a cgroup of its own")
     parser.add_argument("--limit", type=float, default=900, help="seconds until it is killed")
     parser.add_argument("--memory", type=int, default=3072, help="MiB")
-    parser.add_argument("pytest", nargs="+", help="arguments for pytest, after --")
+    parser.add_argument("pytest", nargs="*", help="arguments for pytest, after --")
     options = parser.parse_args()
-    options.accounts = options.accounts or ["root"]
+    options.accounts = options.accounts or (["root"] if options.pytest else ["root", "user"])
+    suites = [f"tests/{name}" for name in SUITES if (PROJECT / "tests" / name).exists()]
+    options.pytest = options.pytest or suites
     return options
 
 

@@ -1,0 +1,1 @@
+"""One row of the performance table each: `measure(bench)` returns what goes into the JSON."""
