@@ -136,10 +136,9 @@ def deploy(declaration: Path, port: int) -> tuple[str, Path]:
 
 
 def live_instances(port: int) -> int:
-    """Count instances, by the node's own metrics."""
-    text = request(port, "GET", "/metrics").body.decode()
-    lines = [line for line in text.splitlines() if line.startswith("hearth_instances{")]
-    return int(sum(float(line.rsplit(" ", 1)[1]) for line in lines))
+    """Count instances of all functions, by what the node says."""
+    listed = json.loads(request(port, "GET", "/functions").body)["functions"]
+    return sum(sum(function["instances"].values()) for function in listed)
 
 
 def call(name: str, expectation: Path, port: int) -> Row:

@@ -85,12 +85,11 @@ def _send(client: Client, declaration: dict[str, Any]) -> Any:
 
 
 def _summary(answer: dict[str, Any], url: str) -> list[tuple[str, object]]:
-    version = answer.get("version")
-    label = answer.get("label")
+    number, label = answer["number"], answer["label"]
     return [
-        ("name", answer.get("name")),
-        ("version", f"{version} ({label})" if label else version),
-        ("contract", answer.get("contract")),
-        ("mode", answer.get("mode") or answer.get("execution_mode")),
-        ("url", f"{url.rstrip('/')}/function/{answer.get('name')}"),
+        ("name", answer["name"]),
+        ("version", f"{number} ({label})" if label else number),
+        ("contract", answer["contract"]),
+        ("mode", answer["mode"]),
+        ("url", url.rstrip("/") + answer["url"]),
     ]

@@ -19,7 +19,7 @@ from hearth.errors import BadInput, InvocationError
 
 def invoke(
     name: str,
-    stdin: str | None = None,
+    stdin: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     /,
     *,
     data: Annotated[str | None, Parameter(name=["--data", "-d"])] = None,
@@ -79,7 +79,7 @@ def _body(
             raise BadInput(f"{file}: {error.strerror}") from None
     if stdin is not None:
         if stdin != "-":
-            raise BadInput(f"did you mean -d {stdin!r}? Only - may follow the name")
+            raise BadInput(f"{stdin!r} is neither an option nor -; to send JSON: -d JSON")
         return sys.stdin.buffer.read(), {"Content-Type": "application/octet-stream"}
     return None, {}
 

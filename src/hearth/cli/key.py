@@ -16,7 +16,7 @@ app = App(name="key", help="Create, list and remove API keys.")
 
 @app.command
 def create(
-    name: str = "",
+    name: str,
     /,
     *,
     scope: Annotated[tuple[Literal["invoke", "admin"], ...], Parameter(negative=())] = ("invoke",),
@@ -51,7 +51,7 @@ def list_keys(*, remote: Remote = LOCAL) -> None:
         show_json(answer)
         return
     rows = [
-        (key["id"], key["name"], " ".join(key["scopes"]), moment(key.get("created_at")))
+        (key["id"], key["name"], " ".join(key["scopes"]), moment(key["created_at"]))
         for key in answer["keys"]
     ]
     show_table(("ID", "NAME", "SCOPES", "CREATED"), rows)

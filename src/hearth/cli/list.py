@@ -20,12 +20,14 @@ def list_functions(*, remote: Remote = LOCAL) -> None:
     rows = [
         (
             function["name"],
-            function.get("version"),
-            function.get("runtime"),
-            function.get("contract"),
-            function.get("mode"),
-            moment(function.get("updated_at")),
+            function["version"],
+            function["runtime"],
+            function["contract"],
+            function["mode"],
+            sum(function["instances"].values()),
+            moment(function["updated_at"]),
         )
         for function in answer["functions"]
     ]
-    show_table(("NAME", "VERSION", "RUNTIME", "CONTRACT", "MODE", "UPDATED"), rows)
+    headers = ("NAME", "VERSION", "RUNTIME", "CONTRACT", "MODE", "INSTANCES", "UPDATED")
+    show_table(headers, rows)

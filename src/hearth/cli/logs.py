@@ -20,7 +20,7 @@ def logs(
     *,
     id_: Annotated[str | None, Parameter(name="--id")] = None,
     follow: Annotated[bool, Parameter(name=["--follow", "-f"], negative=())] = False,
-    tail: int = 100,
+    tail: int = 20,
     remote: Remote = LOCAL,
 ) -> None:
     """Print what a function wrote to stdout and stderr.
