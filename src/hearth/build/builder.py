@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
@@ -22,6 +21,7 @@ from typing import Literal
 import msgspec
 
 from hearth.errors import DeployFailed
+from hearth.store.blobs import Artifacts
 
 WALL_S = 120.0
 """Longest build; CPU time is limited to less in the build process itself."""
@@ -66,13 +66,10 @@ class _Answer(msgspec.Struct, frozen=True):
 class Builder:
     """Turns code into artifacts, at most `CONCURRENCY` at once."""
 
-    def __init__(self, work_dir: Path, install: Callable[[Path, str], object]) -> None:
-        """Stage below `work_dir`; `install(folder, digest)` moves a finished folder into place.
-
-        `install` runs in a thread, and may find that the digest is there already.
-        """
+    def __init__(self, artifacts: Artifacts, work_dir: Path) -> None:
+        """Install into `artifacts`; code that is being built waits below `work_dir`."""
+        self._artifacts = artifacts
         self._work_dir = work_dir
-        self._install = install
         self._threads = ThreadPoolExecutor(CONCURRENCY, "build")
 
     async def build(self, code: bytes | memoryview, recipe: Recipe) -> Built:
@@ -84,7 +81,7 @@ class Builder:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, self._build, code, recipe)
 
-    async def inspect(self, artifact: Path, recipe: Recipe) -> Built:
+    async def inspect(self, artifact: str, recipe: Recipe) -> Built:
         """Say how files that are installed already are spoken to under another recipe.
 
         Raises:
@@ -99,21 +96,21 @@ class Builder:
 
     def _build(self, code: bytes | memoryview, recipe: Recipe) -> Built:
         self._work_dir.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix="build-", dir=self._work_dir))
+        staged = self._artifacts.stage()
         try:
-            uid = _hand_over(staging)
             with tempfile.TemporaryFile(dir=self._work_dir) as file:
                 file.write(code)
                 file.seek(0)
-                built = _run(staging, recipe, uid, file.fileno())
-            self._install(staging, built.artifact)
+                built = _run(staged, recipe, _hand_over(staged), file.fileno())
+            self._artifacts.install(staged, built.artifact)
             return built
         finally:
-            shutil.rmtree(staging, ignore_errors=True)
+            shutil.rmtree(staged, ignore_errors=True)
 
-    def _inspect(self, artifact: Path, recipe: Recipe) -> Built:
-        built = _run(artifact, recipe, BUILD_UID if os.geteuid() == 0 else None, None)
-        return msgspec.structs.replace(built, artifact=artifact.name)
+    def _inspect(self, artifact: str, recipe: Recipe) -> Built:
+        uid = BUILD_UID if os.geteuid() == 0 else None
+        built = _run(self._artifacts.path(artifact), recipe, uid, None)
+        return msgspec.structs.replace(built, artifact=artifact)
 
 
 def _hand_over(staging: Path) -> int | None:
