@@ -122,6 +122,11 @@ class RecordBuffer:
         if self._timer is None:
             self._timer = self._loop.call_later(_FLUSH_S, self._tick)
 
+    @property
+    def waiting_bytes(self) -> int:
+        """Encoded bytes that are not on disk yet."""
+        return self._bytes + self._open.size
+
     async def drain(self) -> None:
         """Return when all records added so far were given to the disk once, even if it refused."""
         if self._written is not None:

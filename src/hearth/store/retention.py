@@ -55,9 +55,15 @@ class Trimmer:
             connection.execute(_REMOVE[table], (seq,))
             records, size = connection.execute(_TOTAL).fetchone()
 
-    def sweep(self, connection: sqlite3.Connection) -> None:
-        """Do what time alone asks for: trim the audit log, give free pages back."""
+    def sweep(self, connection: sqlite3.Connection) -> bool:
+        """Do what time alone asks for: trim the audit log, give free pages back.
+
+        Returns whether there is more to give back.
+        """
         connection.execute(_TRIM_AUDIT, (_AUDIT_ENTRIES,))
         (free,) = connection.execute("PRAGMA freelist_count").fetchone()
-        if free > _FREE_PAGES:
-            connection.execute(f"PRAGMA incremental_vacuum({_FREE_PAGES})").fetchall()
+        spare = min(free - _FREE_PAGES, _STEP)
+        for _ in range(spare):
+            # Without result columns `execute` takes one step only, and a step frees one page.
+            connection.execute("PRAGMA incremental_vacuum")
+        return spare == _STEP

@@ -26,6 +26,7 @@ from hearth.telemetry.logs import get_logger
 T = TypeVar("T")
 
 _SWEEP_S = 60.0
+_SWEEP_AGAIN_S = 1.0
 _audit = msgspec.json.Decoder(AuditEntry)
 
 
@@ -48,6 +49,7 @@ class SqliteStore:
         self._batch_records = min(500, max(1, self._retention.max_count // 10))
         self._trimmer = Trimmer(self._retention, self._clock)
         self._lock: DirectoryLock | None = None
+        self._closing = False
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._writer: Writer
         self._reader: sqlite3.Connection
@@ -77,6 +79,7 @@ class SqliteStore:
         self._records = records.RecordBuffer(
             self._flush, batch_records=self._batch_records, batch_bytes=self._batch_bytes()
         )
+        self._closing = False
         self._sweep()
 
     def _prepare(self) -> sqlite3.Connection:
@@ -96,6 +99,7 @@ class SqliteStore:
         """Write what is pending, close, and give up the lock; harmless when not open."""
         if self._lock is None:
             return
+        self._closing = True
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
         await self._records.drain()
@@ -265,8 +269,14 @@ class SqliteStore:
         return min(256 << 10, max(1024, self._retention.max_bytes // 10))
 
     def _sweep(self) -> None:
-        self._writer.submit(self._trimmer.sweep).add_done_callback(_log_failure)
-        self._sweep_timer = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)
+        self._writer.submit(self._trimmer.sweep).add_done_callback(self._swept)
+
+    def _swept(self, swept: asyncio.Future[bool]) -> None:
+        _log_failure(swept)
+        if not self._closing:
+            more = swept.exception() is None and swept.result()
+            delay = _SWEEP_AGAIN_S if more else _SWEEP_S
+            self._sweep_timer = asyncio.get_running_loop().call_later(delay, self._sweep)
 
 
 def _log_failure(written: asyncio.Future[Any]) -> None:
