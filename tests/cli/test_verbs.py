@@ -153,14 +153,6 @@ def test_a_connection_that_breaks_is_one_line(hearth, node):
     assert outcome.err.count("\n") == 1
 
 
-def test_the_first_key_must_be_able_to_manage_the_node(hearth, node):
-    node.on("GET", "/keys", keys=[])
-    outcome = hearth("key", "create", "ci")
-    assert outcome.code == 2
-    assert "--scope admin" in outcome.err
-    assert [seen.method for seen in node.seen] == ["GET"]
-
-
 def test_a_new_keys_secret_is_all_that_is_printed(hearth, node):
     node.on("POST", "/keys", 201, id="a", name="ci", secret="hearth_a_b", scopes=["admin"])
     outcome = hearth("key", "create", "ci", "--scope", "admin", "--scope", "invoke")

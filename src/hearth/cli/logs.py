@@ -47,7 +47,6 @@ def logs(
 
 
 def _shown(line: dict[str, Any]) -> str:
-    clock = time.strftime("%H:%M:%S", time.localtime(line.get("time")))
-    call = line.get("id") or line.get("invocation_id")
-    words = [clock, *([str(call)[-12:]] if call else []), str(line.get("stream", ""))]
-    return printable(f"{' '.join(words)}  {str(line.get('text', '')).rstrip()}")
+    clock = time.strftime("%H:%M:%S", time.localtime(line["time"]))
+    call = [line["id"][-12:]] if "id" in line else []
+    return printable(f"{' '.join([clock, *call, line['stream']])}  {line['text'].rstrip()}")
