@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Sink(Protocol):
-    """Where an answer goes; hears exactly one of `reply`, `fail`, or `head`, `chunk`*, `end`|`fail`.
+    """Where an answer goes: exactly one of `reply`, `fail`, or `head`, `chunk`*, `end`|`fail`.
 
     `headers` is the function's own, already checked header block: no CR, LF or NUL inside a line,
     no hop-by-hop or platform header (connection, content-length, transfer-encoding, x-call-id, …).
@@ -24,25 +24,32 @@ class Sink(Protocol):
         """Take a whole answer."""
 
     def head(self, invocation: InvocationHandle, status: int, headers: bytes) -> None:
-        """A streamed answer begins."""
+        """Begin a streamed answer."""
 
     def chunk(self, invocation: InvocationHandle, data: bytes) -> None:
         """Take a piece; slow takers call `invocation.pause()`."""
 
     def end(self, invocation: InvocationHandle) -> None:
-        """The streamed answer is complete."""
+        """Complete a streamed answer."""
 
     def fail(self, invocation: InvocationHandle, error: HearthError) -> None:
-        """No (complete) answer will come."""
+        """Learn that no (complete) answer will come."""
 
 
 class InvocationHandle(Protocol):
     """What the upper side may know and do about an invocation under way."""
 
-    id: str
-    created_ns: int
-    """Unix nanoseconds of arrival (`X-Start-Time`)."""
-    cold: bool
+    @property
+    def id(self) -> str:
+        """The platform's own id of the call (`X-Call-Id`)."""
+
+    @property
+    def created_ns(self) -> int:
+        """Unix nanoseconds of arrival (`X-Start-Time`)."""
+
+    @property
+    def cold(self) -> bool:
+        """Whether it waited for an instance to come up."""
 
     def pause(self) -> None:
         """Stop the flow of chunks."""

@@ -93,26 +93,26 @@ class Caller(Protocol):
         """Take a whole answer; last event."""
 
     def on_head(self, status: int, headers: bytes) -> None:
-        """A streamed answer begins."""
+        """Take the head of a streamed answer."""
 
     def on_chunk(self, data: bytes) -> None:
         """Take a piece of a streamed answer."""
 
     def on_end(self) -> None:
-        """The streamed answer is complete; last event."""
+        """Complete a streamed answer; last event."""
 
     def on_error(self, error_type: str, message: str, stack: str | None) -> None:
-        """The function failed but its process lives on (or ended as a script does); last event."""
+        """Take a failure that the process survived (or a script's exit code); last event."""
 
     def on_lost(self, end: Exit) -> None:
-        """The instance ended under the call; last event."""
+        """Learn that the instance ended under the call; last event."""
 
 
 class InstanceListener(Protocol):
     """Who owns an instance (its pool)."""
 
     def on_ready(self, instance: Instance, init_ns: int) -> None:
-        """The function is loaded; calls may be made."""
+        """Learn that the function is loaded: calls may be made."""
 
     def on_output(self, instance: Instance, stream: Stream, data: bytes) -> None:
         """Take what was written outside any call."""

@@ -1,0 +1,460 @@
+"""The instances and the waiting calls of one version.
+
+Everything here is synchronous state and runs on the event loop. A call takes one of three ways:
+
+1. an instance has room: it is handed over at once, to the one used last (LIFO: the others can go);
+2. there is room for another instance: the call waits, and a start is begun for it;
+3. otherwise it waits for a running one to end, up to `queue_timeout`, first come first served.
+
+`pump` is run whenever something becomes free and does the same for those that wait.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from hearth.engine import outcome
+from hearth.engine.deadlines import Deadlines
+from hearth.engine.member import Member
+from hearth.engine.resources import Reservation
+from hearth.engine.scaling import Policy, Snapshot, back_off_s, decide
+from hearth.errors import (
+    ColdStartTimeout,
+    HearthError,
+    InitError,
+    NoCapacity,
+    QueueFull,
+    QueueTimeout,
+)
+
+if TYPE_CHECKING:
+    from hearth.engine.resources import Budget, Share
+    from hearth.model import Clock, Version
+    from hearth.sandbox.base import Backend, Exit, Timer, Timers
+
+_log = logging.getLogger(__name__)
+
+
+class Waiting(Protocol):
+    """A call, as the pool sees it."""
+
+    def begin(self, member: Member, now: float) -> None:
+        """Run on `member`, whose room is claimed; give it back with `Pool.release`."""
+
+    def overdue(self) -> None:
+        """Give up: it runs longer than its timeout. `Pool.release` still follows."""
+
+    def fail(self, error: HearthError) -> None:
+        """Give up: it was accepted but will not run."""
+
+    def refuse(self, error: HearthError) -> None:
+        """Give up: it is not even accepted."""
+
+
+class Host(Protocol):
+    """What a pool needs of the node, the same for all pools."""
+
+    @property
+    def backend(self) -> Backend:
+        """Makes instances."""
+
+    @property
+    def budget(self) -> Budget:
+        """What all pools share."""
+
+    @property
+    def clock(self) -> Clock:
+        """Tells the time."""
+
+    @property
+    def timers(self) -> Timers:
+        """Tell when time has passed."""
+
+    @property
+    def cold_start_timeout_s(self) -> float:
+        """How long a start may take."""
+
+    def code_of(self, version: Version) -> str:
+        """Return the directory of the unpacked bundle."""
+
+
+class Pool:
+    """Keeps the instances of one version; see the module for how a call finds one."""
+
+    def __init__(
+        self, version: Version, host: Host, share: Share, *, on_empty: Callable[[Pool], None]
+    ) -> None:
+        """Begin without instances.
+
+        Args:
+            version: what the instances serve.
+            host: backend, budget and time.
+            share: what all versions of the function hold together.
+            on_empty: told once, when the pool was drained and its last instance is gone.
+        """
+        limits = version.limits
+        self.version = version
+        self._host = host
+        self._budget = host.budget
+        self._share = share
+        self._on_empty = on_empty
+        self._concurrency = limits.instance_concurrency
+        self._max_in_flight = limits.max_concurrency
+        self._max_pending = limits.max_concurrency + limits.queue_size
+        self._policy = Policy(
+            max_instances=-(-limits.max_concurrency // limits.instance_concurrency),
+            min_instances=version.scale.min_instances,
+            instance_concurrency=limits.instance_concurrency,
+            idle_ttl_s=version.scale.idle_ttl_s,
+        )
+        self._members: set[Member] = set()
+        self._roomy: list[Member] = []
+        """Ready members with room for a call, the one used last at the end."""
+        clock, timers = host.clock, host.timers
+        self._starting: Deadlines[Member] = Deadlines(
+            host.cold_start_timeout_s, self._start_overdue, clock=clock, timers=timers
+        )
+        self._waiting: Deadlines[Waiting] = Deadlines(
+            limits.queue_timeout_s, self._wait_overdue, clock=clock, timers=timers
+        )
+        self._running: Deadlines[Waiting] = Deadlines(
+            limits.timeout_s, _call_overdue, clock=clock, timers=timers
+        )
+        self._warming: list[Callable[[HearthError | None], None]] = []
+        self._proven = False
+        self._failures = 0
+        self._retry_at = 0.0
+        self._last_failure: HearthError | None = None
+        self._idle_timer: Timer | None = None
+        self._draining: str | None = None
+        self._successor: Pool | None = None
+
+    # --- calls -----------------------------------------------------------------------------------
+
+    def submit(self, call: Waiting, now: float) -> None:
+        """Hand over `call` now or let it wait; it hears what becomes of it."""
+        share, budget = self._share, self._budget
+        if self._draining is not None:
+            self._pass_on(call, now)
+        elif budget.in_flight >= budget.max_in_flight:
+            limit = f"max_concurrent_functions={budget.max_in_flight}"
+            call.refuse(NoCapacity("the node is at its limit", limit=limit, retry_after_s=1))
+        elif share.pending >= self._max_pending:
+            limit = f"queue_size={self.version.limits.queue_size}"
+            call.refuse(QueueFull(limit=limit, retry_after_s=1))
+        elif self._roomy and not self._waiting and share.in_flight < self._max_in_flight:
+            share.pending += 1
+            self._hand_over(call, now)  # 1. an instance has room
+        else:
+            share.pending += 1
+            self._waiting.add(call, now)
+            self._advance(now)  # 2. room for another instance, or 3. it waits
+
+    def release(self, member: Member, call: Waiting, now: float) -> None:
+        """Take back what `begin` was given: the call has had its last event."""
+        share, budget = self._share, self._budget
+        self._running.discard(call)
+        share.in_flight -= 1
+        share.pending -= 1
+        budget.in_flight -= 1
+        member.calls -= 1
+        member.idle_since = now
+        if member.leaving is None:
+            if member.calls == self._concurrency - 1:
+                self._roomy.append(member)
+            if self.version.contract == "script":
+                self._let_go(member, "one call per process")
+            elif self._draining is not None and not member.calls:
+                self.dismiss(member, self._draining)
+        if self._waiting or budget.call_wanted or budget.instance_wanted or share.contended:
+            self._freed(now)
+        if self._idle_timer is None and self._roomy:
+            self._arm_idle_timer(now)
+
+    def withdraw(self, call: Waiting) -> bool:
+        """Forget a call that waits; False if it does not wait (any more)."""
+        if self._waiting.discard(call):
+            self._share.pending -= 1
+            return True
+        return False
+
+    def pump(self) -> None:
+        """Look again at what was not possible before."""
+        self._advance(self._host.clock.monotonic())
+
+    def _hand_over(self, call: Waiting, now: float) -> None:
+        member = self._roomy[-1]
+        member.calls += 1
+        if member.calls == self._concurrency:
+            self._roomy.pop()
+        self._share.in_flight += 1
+        self._budget.in_flight += 1
+        self._running.add(call, now)
+        call.begin(member, now)
+
+    def _advance(self, now: float) -> None:
+        """Serve those that wait as far as possible; start instances for the rest."""
+        while self._waiting and self._roomy:
+            if self._share.in_flight >= self._max_in_flight:
+                self._share.want_call(self)
+                return
+            if self._budget.full:
+                self._budget.want_call(self)
+                return
+            self._hand_over(self._waiting.pop_first(), now)
+        if len(self._members) < self._policy.max_instances and self._draining is None:
+            self._grow(now)
+
+    def _freed(self, now: float) -> None:
+        """Give what a call has freed to those that wait: other pools first, as they wait longer."""
+        if self._share.contended:
+            self._share.call_freed()
+        if self._waiting and self._budget.call_wanted:
+            self._budget.want_call(self)
+        self._budget.call_freed()
+        if self._waiting:
+            self._advance(now)
+        elif self._budget.instance_wanted and self.idle_longest() is not None:
+            self.evict()
+
+    def _pass_on(self, call: Waiting, now: float) -> None:
+        if self._successor is not None:
+            self._successor.submit(call, now)
+        else:
+            call.fail(NoCapacity(self._draining, retry_after_s=1))
+
+    def _wait_overdue(self, call: Waiting) -> None:
+        self._share.pending -= 1
+        limit = f"queue_timeout={self.version.limits.queue_timeout_s:g}s"
+        call.fail(QueueTimeout(limit=limit, retry_after_s=1))
+
+    def _fail_waiting(self, error: HearthError) -> None:
+        for call in list(self._waiting):
+            if self.withdraw(call):
+                call.fail(error)
+        self._warmed(error)
+
+    # --- instances -------------------------------------------------------------------------------
+
+    def keep_warm(self) -> None:
+        """Start what `min_instances` asks for."""
+        if self._draining is None:
+            self._grow(self._host.clock.monotonic())
+
+    def warm(self, done: Callable[[HearthError | None], None]) -> None:
+        """Make sure that an instance is ready; `done` is told None, or why not."""
+        if any(member.ready and member.leaving is None for member in self._members):
+            done(None)
+            return
+        self._warming.append(done)
+        self._grow(self._host.clock.monotonic())
+
+    def drain(self, reason: str, successor: Pool | None) -> None:
+        """Take no more calls: those waiting go to `successor`, those running end in peace."""
+        now = self._host.clock.monotonic()
+        self._draining = reason
+        self._successor = successor
+        self._share.forget(self)
+        self._budget.forget(self)
+        for call in list(self._waiting):
+            if self.withdraw(call):
+                self._pass_on(call, now)
+        self._warmed(NoCapacity(reason))
+        for member in list(self._members):
+            if not member.calls:
+                self.dismiss(member, reason)
+        self._close_if_empty()
+
+    def dismiss(self, member: Member, reason: str) -> None:
+        """Stop an instance; what runs on it is lost."""
+        self._let_go(member, reason)
+        if member.instance is not None:
+            member.instance.stop(reason)
+
+    def stop(self, reason: str) -> None:
+        """Stop every instance now."""
+        for member in list(self._members):
+            self.dismiss(member, reason)
+
+    def idle_longest(self) -> float | None:
+        """Return since when the longest idle instance that may go is idle."""
+        if self._live() <= self._policy.min_instances:
+            return None
+        return min((member.idle_since for member in self._roomy if not member.calls), default=None)
+
+    def evict(self) -> None:
+        """Stop the longest idle instance: another function needs the room."""
+        idle = [member for member in self._roomy if not member.calls]
+        self.dismiss(min(idle, key=lambda member: member.idle_since), "evicted: idle longest")
+
+    def _grow(self, now: float) -> None:
+        plan = decide(self._snapshot(), self._policy, now)
+        verdict = Reservation.REFUSED
+        for _ in range(plan.start):
+            verdict = self._budget.reserve(self)
+            if verdict is not Reservation.GRANTED:
+                break
+            self._start(now)
+        if self._members or not (self._waiting or self._warming):
+            return
+        if now < self._retry_at:
+            self._fail_waiting(self._backing_off(now))
+        elif verdict is Reservation.REFUSED:
+            self._fail_waiting(NoCapacity(retry_after_s=1))
+
+    def _start(self, now: float) -> None:
+        member = Member(self, now)
+        self._members.add(member)
+        self._starting.add(member, now)
+        try:
+            instance = self._host.backend.start(
+                self.version, self._host.code_of(self.version), member
+            )
+        except HearthError as error:
+            self._let_go(member, error.message)
+            self._start_failed(error, now)
+            self._remove(member)
+        else:
+            member.instance = instance
+
+    def became_ready(self, member: Member) -> None:
+        """Put a started instance to work."""
+        if member.leaving is not None:
+            return
+        now = self._host.clock.monotonic()
+        self._starting.discard(member)
+        member.ready_at = member.idle_since = now
+        self._proven = True
+        self._failures = 0
+        self._last_failure = None
+        self._roomy.append(member)
+        self._warmed(None)
+        self._advance(now)
+        if self._idle_timer is None and self._roomy:
+            self._arm_idle_timer(now)
+
+    def is_gone(self, member: Member, end: Exit) -> None:
+        """Forget an instance of which nothing is left, and make up for it where needed."""
+        now = self._host.clock.monotonic()
+        wanted = member.leaving is None
+        self._let_go(member, end.reason or "gone")
+        if wanted and not member.served:
+            self._start_failed(outcome.of_start(end, self.version), now)
+        self._remove(member)
+        if self._draining is None:
+            self._advance(now)
+        self._close_if_empty()
+
+    def _let_go(self, member: Member, reason: str) -> None:
+        """Give it no further calls."""
+        if member.leaving is None:
+            member.leaving = reason
+            self._starting.discard(member)
+            if member in self._roomy:
+                self._roomy.remove(member)
+
+    def _remove(self, member: Member) -> None:
+        if member in self._members:
+            self._members.remove(member)
+            self._budget.release()
+
+    def _start_overdue(self, member: Member) -> None:
+        seconds = self._host.cold_start_timeout_s
+        limit = f"cold_start_timeout={seconds:g}s"
+        self.dismiss(member, limit)
+        self._start_failed(ColdStartTimeout(limit=limit), self._host.clock.monotonic())
+
+    def _start_failed(self, error: HearthError, now: float) -> None:
+        """Tell those whom nobody else can serve, and be slower to try again each time."""
+        self._failures += 1
+        self._last_failure = error
+        self._retry_at = now + back_off_s(self._failures)
+        _log.warning("%r: start failed: %s", self, error.message)
+        if not self._starting and not any(
+            member.ready and member.leaving is None for member in self._members
+        ):
+            self._fail_waiting(error)
+
+    def _backing_off(self, now: float) -> HearthError:
+        last = self._last_failure
+        seconds = self._retry_at - now
+        return InitError(
+            f"{last.message if last else 'it failed'} ({self._failures} starts failed in a row; "
+            f"the next try is in {seconds:.0f} s)",
+            stack=last.stack if last else None,
+            retry_after_s=seconds,
+        )
+
+    def _warmed(self, error: HearthError | None) -> None:
+        warming, self._warming = self._warming, []
+        for done in warming:
+            done(error)
+
+    def _arm_idle_timer(self, now: float) -> None:
+        """Arm the one timer, for the longest idle; it is not moved when that one works again."""
+        since = min(member.idle_since for member in self._roomy)
+        delay = max(0.0, since + self._policy.idle_ttl_s - now)
+        self._idle_timer = self._host.timers.call_later(delay, self._sweep_idle)
+
+    def _sweep_idle(self) -> None:
+        self._idle_timer = None
+        now = self._host.clock.monotonic() + 0.001  # the loop's timers may be this early
+        idle = sorted(
+            (member for member in self._roomy if not member.calls),
+            key=lambda member: member.idle_since,
+        )
+        plan = decide(self._snapshot(idle), self._policy, now)
+        for member in idle[: plan.stop]:
+            self.dismiss(member, f"idle for {self._policy.idle_ttl_s:g} s")
+        expired = now - self._policy.idle_ttl_s
+        if any(member.idle_since > expired for member in self._roomy):
+            since = min(m.idle_since for m in self._roomy if m.idle_since > expired)
+            self._idle_timer = self._host.timers.call_later(since - expired, self._sweep_idle)
+
+    def _snapshot(self, idle: list[Member] | None = None) -> Snapshot:
+        return Snapshot(
+            waiting=len(self._waiting) or int(bool(self._warming)),
+            starting=len(self._starting),
+            live=self._live(),
+            proven=self._proven,
+            retry_at=self._retry_at,
+            idle_since=tuple(member.idle_since for member in idle or ()),
+        )
+
+    def _live(self) -> int:
+        return sum(member.leaving is None for member in self._members)
+
+    def _close_if_empty(self) -> None:
+        if self._draining is not None and not self._members:
+            if self._idle_timer is not None:
+                self._idle_timer.cancel()
+            self._on_empty(self)
+
+    # --- observation -----------------------------------------------------------------------------
+
+    def counts(self) -> dict[str, int]:
+        """Return how many instances are busy, idle, starting and leaving, and the waiting calls."""
+        staying = [member for member in self._members if member.leaving is None]
+        ready = [member for member in staying if member.ready]
+        busy = sum(member.calls > 0 for member in ready)
+        return {
+            "busy": busy,
+            "idle": len(ready) - busy,
+            "starting": len(staying) - len(ready),
+            "leaving": len(self._members) - len(staying),
+            "waiting": len(self._waiting),
+        }
+
+    def __repr__(self) -> str:
+        n = self.counts()
+        leaving = f", {n['leaving']} leaving" if n["leaving"] else ""
+        return (
+            f"<Pool {self.version.function}:{self.version.number} {n['busy']} busy, "
+            f"{n['idle']} idle, {n['starting']} starting{leaving} | {n['waiting']} waiting>"
+        )
+
+
+def _call_overdue(call: Waiting) -> None:
+    call.overdue()
