@@ -65,8 +65,8 @@ async def _declaration(call: Call) -> tuple[dict[str, object], memoryview | None
     raw = fields.pop("code", None)
     declaration = {key: decode(bytes(value), object) for key, value in fields.items()}
     call.target = str(declaration.get("name", call.target))[:64]
-    code = memoryview(raw) if raw is not None else memoryview(b"null")
-    if code == b"null":
+    code = memoryview(raw if raw is not None else b"null")
+    if bytes(code[:4]) == b"null":
         return declaration, None
     if bytes(code[:1]) != b'"':
         raise BadInput("code must be text: base64 of a source file or an archive", path="$.code")

@@ -62,7 +62,7 @@ async def invoke(call: Call) -> Response:
             version=version.number,
         )
         return answer(queued, 202, {"Location": f"/invocations/{invocation_id}"})
-    record, reply = await call.parts.invoker.invoke(version, request)
+    record, reply = await call.parts.invoker.invoke(version, request, keep_result=True)
     if reply is not None:
         result = result_of(reply.headers, reply.body)
         record = msgspec.structs.replace(record, result=result, result_truncated=False)
@@ -104,6 +104,7 @@ async def index(call: Call) -> Response:
     name = query.function
     if name is not None and name in call.parts.registry.routes:
         name = call.parts.registry.entry(name).function.name
+    call.parts.invoker.flush_records()
     found = await call.parts.store.list_invocations(
         function=name, status=query.status, limit=query.limit, before=query.before
     )
@@ -141,6 +142,7 @@ async def find(call: Call) -> InvocationRecord:
         running = call.parts.invoker.find(invocation_id)
         if running is not None:
             return running.record()
+        call.parts.invoker.flush_records()
         record = await call.parts.store.get_invocation(invocation_id)
         if record is not None:
             return record

@@ -72,6 +72,7 @@ async def _follow_function(
 
 async def _new_lines(call: Call, name: str, count: int, seen: set[str]) -> AsyncIterator[bytes]:
     """Yield the lines of finished invocations that are not in `seen`, and note them there."""
+    call.parts.invoker.flush_records()
     listed = await call.parts.store.list_invocations(
         function=name, status=None, limit=count, before=None
     )

@@ -48,12 +48,15 @@ class Invoking(Protocol):
     """Calls under way on this node."""
 
     async def invoke(
-        self, version: Version, request: CallRequest
+        self, version: Version, request: CallRequest, *, keep_result: bool
     ) -> tuple[InvocationRecord, Reply | None]:
         """Call and wait for the outcome; no reply when it did not succeed."""
 
     def find(self, invocation_id: str) -> InvocationHandle | None:
         """Return a call that is under way."""
+
+    def flush_records(self) -> None:
+        """Hand records of finished calls to the store now."""
 
 
 class Queueing(Protocol):

@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import Coroutine, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -20,6 +20,7 @@ from hearth.build.builder import Builder, Built
 from hearth.build.declaration import check, merge
 from hearth.build.understanding import Intent, understand
 from hearth.config import Settings
+from hearth.engine.invoke import Invoker
 from hearth.engine.registry import LATEST, Entry, Registry
 from hearth.errors import (
     BadInput,
@@ -34,25 +35,11 @@ from hearth.sandbox.base import Backend
 from hearth.store.base import Store
 from hearth.store.blobs import Artifacts
 
+_T = TypeVar("_T")
 _NOT_CONTENT = frozenset(
     {"function_id", "number", "digest", "declared", "reasons", "warnings", "created_at"}
 )
 """Fields of a version that do not make it another deploy."""
-
-
-class Pools(Protocol):
-    """The instances of every version."""
-
-    async def warm(self, version: Version) -> None:
-        """Start one instance of `version` and wait until it is ready.
-
-        Raises:
-            InvocationError: the function could not be loaded.
-            NoCapacity: there is no room for an instance.
-        """
-
-    async def retire(self, version: Version, reason: str) -> None:
-        """Let calls in flight finish, hand waiters to the newest version, stop the instances."""
 
 
 class Deployed(NamedTuple):
@@ -76,7 +63,7 @@ class Deployer:
         artifacts: Artifacts,
         builder: Builder,
         backend: Backend,
-        pools: Pools,
+        invoker: Invoker,
         clock: Clock,
     ) -> None:
         """Work with these parts of the node."""
@@ -86,10 +73,10 @@ class Deployer:
         self._artifacts = artifacts
         self._builder = builder
         self._backend = backend
-        self._pools = pools
+        self._invoker = invoker
         self._clock = clock
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._draining: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._under_way = 0
 
     async def deploy(
@@ -111,6 +98,13 @@ class Deployer:
             NoCapacity: there is no room to start an instance.
         """
         given = check(dict(declaration))
+        # a deploy that has begun is brought to its end, also when its client has gone
+        task = self._behind(self._one_at_a_time(given, code, replace=replace))
+        return await asyncio.shield(task)
+
+    async def _one_at_a_time(
+        self, given: Mapping[str, Any], code: bytes | memoryview | None, *, replace: bool
+    ) -> Deployed:
         name = str(given.get("name"))
         self._under_way += 1
         try:
@@ -143,8 +137,7 @@ class Deployer:
             )
         await self._warm(version)
         await self._switch(function, version)
-        if old is not None:  # behind the answer: its last call may have an hour to go
-            self._behind(self._pools.retire(old.version, f"replaced by version {version.number}"))
+        self._drain(old, version)
         return Deployed(function, version, created=True)
 
     async def delete(self, ref: str) -> Function:
@@ -158,13 +151,14 @@ class Deployer:
             entry = self._registry.entry(name)
             await self._store.delete_function(entry.function.id)
             self._registry.remove(entry.function.id)
-            await self._pools.retire(entry.version, "the function was removed")
+            await self._invoker.retire(entry.version, "the function was removed")
         await self._sweep()
         return entry.function
 
     async def close(self) -> None:
-        """Wait for what is still draining."""
-        await asyncio.gather(*self._draining, return_exceptions=True)
+        """Wait for deploys under way and versions that are still draining."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
     # --- the six steps -------------------------------------------------------------------------
 
@@ -226,35 +220,43 @@ class Deployer:
         if version.contract == "script":
             return
         try:
-            await self._pools.warm(version)
+            await self._invoker.warm(version)
         except InvocationError as error:
-            await self._pools.retire(version, "it could not be loaded")
+            await self._invoker.retire(version, "it could not be loaded")
             raise DeployFailed(
                 f"{version.function} could not be loaded: {error.message}{_hint(error, version)}",
                 limit=error.limit,
                 stack=error.stack,
             ) from error
         except BaseException:
-            await self._pools.retire(version, "its deploy was broken off")
+            await self._invoker.retire(version, "its deploy was broken off")
             raise
 
     async def _switch(self, function: Function, version: Version) -> None:
         try:
             await self._store.save_version(function, version)
         except BaseException:
-            await self._pools.retire(version, "it could not be stored")
+            await self._invoker.retire(version, "it could not be stored")
             raise
         self._registry.install(function, version)
+        self._invoker.keep_warm(version)
+
+    def _drain(self, old: Entry | None, version: Version) -> None:
+        """Retire the old version behind the answer: its last call may have an hour to go."""
+        if old is not None:
+            reason = f"replaced by version {version.number}"
+            self._behind(self._invoker.retire(old.version, reason))
 
     # --- around them ---------------------------------------------------------------------------
 
     def _lock(self, name: str) -> asyncio.Lock:
         return self._locks.setdefault(name, asyncio.Lock())
 
-    def _behind(self, draining: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(draining)
-        self._draining.add(task)
-        task.add_done_callback(self._draining.discard)
+    def _behind(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     def _current(self, name: str) -> Entry | None:
         entry = self._registry.routes.get(name)
