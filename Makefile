@@ -60,10 +60,11 @@ check:
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "missing: venv of $(PYTHON). Install it: apt-get install python3-venv" >&2; exit 1; }
 
-.venv/bin/python: | check
+# pip is the last thing that venv puts there: an interrupted venv is made again.
+.venv/bin/pip: | check
 	$(PYTHON) -m venv .venv
 
-$(RUN): pyproject.toml | .venv/bin/python
+$(RUN): pyproject.toml | .venv/bin/pip
 	$(BIN)/pip install --quiet --editable .
 	@rm -f .venv/.run-* && touch $@
 
