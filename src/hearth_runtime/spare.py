@@ -17,7 +17,7 @@ import struct
 import sys
 from typing import Any, NoReturn
 
-from hearth_runtime import packets, runtime_host, syscalls
+from hearth_runtime import packets, rehearsal, runtime_host, syscalls
 
 CHANNEL, CONTROL, LIFELINE = 3, 4, 5
 INSIDE_UID = 1000
@@ -123,8 +123,7 @@ def _mount_proc() -> None:
         path = f"/proc/{name}"
         if os.path.exists(path):
             syscalls.mount(path, path, None, syscalls.MS_BIND)
-            remount = syscalls.MS_REMOUNT | syscalls.MS_BIND | syscalls.MS_RDONLY
-            syscalls.mount(None, path, None, remount | flags)
+            syscalls.remount(path, flags | syscalls.MS_RDONLY)
 
 
 def _loopback_up() -> None:
@@ -156,6 +155,8 @@ def _park(order: dict[str, Any], control: socket.socket) -> NoReturn:
         resource.setrlimit(resource.RLIMIT_NOFILE, (order["nofile"], order["nofile"]))
         syscalls.drop_bounding_set(order["last_capability"])
         syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+        syscalls.install_filter(order["filter"])
+        rehearsal.rehearse(1)
         packets.send(control, {"parked": True})
         received = packets.receive(control)
         if received is None:
@@ -181,7 +182,7 @@ def _become(order: dict[str, Any], duty: dict[str, Any], fds: list[int]) -> None
         os.setresuid(INSIDE_UID, INSIDE_UID, INSIDE_UID)
     syscalls.drop_capabilities()
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
-    syscalls.install_filter(order["filter"])
+    syscalls.install_filter(order["last_filter"])
     os.chdir(CODE)
 
 

@@ -102,6 +102,11 @@ def mount(
     _checked(result, f"mount {target}")
 
 
+def remount(target: str, flags: int) -> None:
+    """Change the flags of one mount (not of the file system behind it)."""
+    mount(None, target, None, MS_REMOUNT | MS_BIND | flags)
+
+
 def umount(target: str, flags: int = MNT_DETACH) -> None:
     """Call umount2(2)."""
     _checked(_libc.umount2(_path(target), flags), f"umount {target}")

@@ -2,7 +2,7 @@
 
 It runs inside the template root (read-only, see `hearth.linux.root`), single-threaded, and runs no
 user code. Descriptor 3 is a packet socket to the spawner. The first packet configures it:
-`filter` (hex of a seccomp program), `preload`, `root` (whether sandboxes get uids of their own),
+`filter` and `last_filter` (hex of seccomp programs), `preload`, `root` (whether sandboxes get uids of their own),
 `tmp_bytes`, `nofile`. It answers `{"ready": true}`. Then each `{"fork": n, "uid", "network"}` with
 the descriptors that `spare.run` documents is answered by `{"forked": n}` with a pidfd of A, or
 `{"failed": n, "message"}`.
@@ -10,6 +10,7 @@ the descriptors that `spare.run` documents is answered by `{"forked": n}` with a
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import os
@@ -19,7 +20,11 @@ import socket
 import sys
 from typing import Any
 
-from hearth_runtime import packets, runtime_host, spare, syscalls
+from hearth_runtime import packets, rehearsal, runtime_host, spare, syscalls
+
+_REHEARSED_CALLS = 30
+"""Enough for the interpreter to specialise what a call runs through."""
+_ROOT_FLAGS = syscalls.MS_RDONLY | syscalls.MS_NOSUID | syscalls.MS_NODEV
 
 
 class Zygote:
@@ -28,7 +33,8 @@ class Zygote:
     def __init__(self, spawner: socket.socket, config: dict[str, Any]) -> None:
         """Import ahead what every child would import."""
         self._spawner = spawner
-        self._config = {**config, "filter": bytes.fromhex(config["filter"])}
+        filters = {name: bytes.fromhex(config[name]) for name in ("filter", "last_filter")}
+        self._config = {**config, **filters}
         self._config["last_capability"] = syscalls.last_capability()
         self._own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._poll = select.poll()
@@ -37,6 +43,9 @@ class Zygote:
         """Sandboxes being made, by descriptor: lifeline, pid and uid of A."""
         for name in (*runtime_host.PRELOAD, *config["preload"]):
             importlib.import_module(name)
+        rehearsal.install()
+        syscalls.remount("/", _ROOT_FLAGS)
+        rehearsal.rehearse(_REHEARSED_CALLS)
         gc.collect()
         gc.freeze()
 
@@ -103,7 +112,8 @@ class Zygote:
             if said == b"forked" and uid is not None:
                 # Now, and by us: a process that once had -1000 could set it again itself, so B
                 # must never have had it.
-                _write(f"/proc/{pid}/oom_score_adj", "-1000")
+                with contextlib.suppress(PermissionError):  # without CAP_SYS_RESOURCE
+                    _write(f"/proc/{pid}/oom_score_adj", "-1000")
         except OSError as error:
             print(f"zygote: {error}", file=sys.stderr, flush=True)  # noqa: T201 - no logger in here
         self._poll.unregister(fd)

@@ -149,10 +149,8 @@ def _link_system(root: str, interpreter: Interpreter) -> None:
 
 
 def _pivot(root: str) -> None:
-    """Make `root` the root, let go of the host's tree, and make the rest read-only."""
+    """Make `root` the root and let go of the host's tree; the zygote makes the root read-only."""
     os.chdir(root)
     syscalls.pivot_root(".", ".")
     syscalls.umount(".")
     os.chdir("/")
-    flags = syscalls.MS_REMOUNT | syscalls.MS_BIND | syscalls.MS_RDONLY | syscalls.MS_NOSUID
-    syscalls.mount(None, "/", None, flags | syscalls.MS_NODEV)

@@ -143,6 +143,7 @@ class Zygote:
         inside.close()
         settings = {
             "filter": seccomp.program().hex(),
+            "last_filter": seccomp.last_program().hex(),
             "preload": preload,
             "tmp_bytes": config["tmp_bytes"],
             "nofile": config["nofile"],
