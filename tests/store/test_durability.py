@@ -83,9 +83,9 @@ def test_everything_promised_is_there_after_each_of_many_kills(run, tmp_path):
 
 def traced(directory: Path, *flags: str) -> list[str]:
     log = directory / "strace.log"
+    tracer = ["strace", "-f", "-y", "-s", "200", "-e", "trace=write,pwrite64,fsync,fdatasync", "-o"]
     subprocess.run(
-        ["strace", "-f", "-y", "-s", "200", "-e", "trace=write,pwrite64,fsync,fdatasync"]
-        + ["-o", str(log), sys.executable, str(NODE), str(directory), "once", *flags],
+        [*tracer, log, sys.executable, NODE, directory, "once", *flags],
         check=True,
         stdout=subprocess.PIPE,
         timeout=60,

@@ -106,7 +106,7 @@ def test_migrations_are_numbered_without_gaps():
 
 def test_a_directory_that_cannot_be_written_is_named(run, tmp_path):
     (tmp_path / "hearth.db").mkdir()
-    with pytest.raises(StoreError, match="hearth.db cannot be opened"):
+    with pytest.raises(StoreError, match=r"hearth\.db cannot be opened"):
         run(open_and_close(tmp_path))
 
 
