@@ -37,9 +37,13 @@ class Channel:
             Closed: the node is gone.
             FrameError: the node sent what is not a frame.
         """
-        while not self._ready:
-            self._ready = self.receive_some()
-        return self._ready.pop(0)
+        ready = self._ready
+        while not ready:
+            ready = self.receive_some()
+            if len(ready) == 1:
+                return ready[0]
+            self._ready = ready
+        return ready.pop(0)
 
     def receive_some(self) -> list[tuple[int, int, int, bytes]]:
         """Read once, waiting for bytes, and return the whole frames; raises as `receive`."""

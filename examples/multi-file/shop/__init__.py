@@ -1,0 +1,1 @@
+"""A package that comes along with the function."""

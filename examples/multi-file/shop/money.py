@@ -1,0 +1,2 @@
+def show(cents, currency):
+    return f"{cents // 100}.{cents % 100:02} {currency}"
