@@ -1,0 +1,360 @@
+"""HTTP/1.1 requests from bytes, without I/O: strict, bounded, one meaning or none.
+
+llhttp (httptools) parses each head, whole and with a parser of its own, so nothing one message
+leaves behind can colour the next. Around it stand the limits that llhttp does not have, and every
+refusal that keeps this server and whatever stands before it of one mind about where a request
+ends. The rules, each with its test:
+
+1. A head ends at CR LF CR LF; every line ends with CR LF; no other control character occurs.
+2. The request line is `method SP target SP HTTP/1.x`; methods are those of llhttp, without
+   CONNECT, TRACE and PRI.
+3. HTTP/1.1 has exactly one Host, HTTP/1.0 at most one.
+4. Content-Length is digits, once; Transfer-Encoding is `chunked`, once, never beside a length and
+   never in HTTP/1.0. No folded lines, no blank before a colon.
+5. Targets follow `wire.target`.
+
+Nothing is parsed ahead: the bytes of a pipelined request wait until the one before is answered.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NoReturn
+
+import httptools
+import msgspec
+
+from hearth.errors import (
+    ExpectationFailed,
+    HeadersTooLarge,
+    MalformedRequest,
+    MethodNotAllowed,
+    PayloadTooLarge,
+    TargetTooLong,
+    UnknownMethod,
+    UnsupportedVersion,
+)
+from hearth.wire.chunked import ChunkedDecoder
+from hearth.wire.target import split_target
+
+MAX_TARGET_BYTES = 8192
+_ALLOWED_BYTES = bytes([9, 10, 13, *range(0x20, 0x7F), *range(0x80, 0x100)])
+_HOST_BYTES = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_~:[]%"
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VERSION = re.compile(rb"HTTP/\d+(?:\.\d+)?")
+_TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_REFUSED_METHODS = frozenset((b"CONNECT", b"TRACE", b"PRI"))
+
+_HOP_BY_HOP = frozenset(
+    (b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"te")
+    + (b"proxy-connection", b"trailer", b"transfer-encoding", b"upgrade", b"http2-settings")
+)
+_SPECIAL = _HOP_BY_HOP | frozenset(
+    (b"host", b"content-length", b"expect", b"authorization", b"x-api-key", b"traceparent")
+    + (b"x-call-id",)
+)
+
+
+class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request may have; the sizes in bytes."""
+
+    max_header_bytes: int = 32 << 10
+    max_headers: int = 100
+    max_body: int = 16 << 20
+
+
+class Request:
+    """A request head, understood.
+
+    `path` is decoded; `raw_path` and `query` are as sent. `headers` has every header in order,
+    names in lower case. `content_length` is None for a chunked body and 0 for none.
+    """
+
+    __slots__ = ("chunked", "content_length", "expects_continue", "headers", "host", "keep_alive")
+    __slots__ += ("api_key", "authorization", "call_id", "connection", "method", "minor", "path")
+    __slots__ += ("plain", "query", "raw_path", "traceparent")
+
+    def __init__(self, method: bytes, minor: int) -> None:
+        """Begin with what the request line says; `HeadParser` fills in the rest."""
+        self.method = method
+        self.minor = minor
+        self.path = self.raw_path = self.query = b""
+        self.headers: list[tuple[bytes, bytes]]
+        self.plain: list[bytes] = []
+        """Lines of the headers that no rule here is about, ready to be joined."""
+        self.host: bytes | None = None
+        self.authorization: bytes | None = None
+        self.api_key: bytes | None = None
+        self.traceparent: bytes | None = None
+        self.call_id: bytes | None = None
+        self.connection = b""
+        self.keep_alive = minor == 1
+        self.expects_continue = False
+        self.chunked = False
+        self.content_length: int = 0
+
+    @property
+    def has_body(self) -> bool:
+        """Say whether body bytes follow the head."""
+        return self.chunked or self.content_length > 0
+
+    def forwarded_headers(self) -> bytes:
+        """Return the header block for a function: no hop-by-hop header, none that Connection names.
+
+        `authorization` and `api_key` are part of it unless whoever took them for this node has set
+        them to None.
+        """
+        lines = self.plain
+        if b"," in self.connection or self.connection not in {b"", b"keep-alive", b"close"}:
+            named = {name.strip() for name in self.connection.split(b",")}
+            lines = [line for line in lines if line.partition(b":")[0] not in named]
+        block = b"".join(lines)
+        if self.host is not None:
+            block += b"host: %b\r\n" % self.host
+        if self.authorization is not None:
+            block += b"authorization: %b\r\n" % self.authorization
+        if self.api_key is not None:
+            block += b"x-api-key: %b\r\n" % self.api_key
+        return block
+
+
+class RequestParser:
+    """One connection's requests: `receive` bytes, then take `head` and `body`.
+
+    After any error the connection is lost: answer, close, never parse on.
+    """
+
+    __slots__ = ("_body_bytes", "_buffer", "_decoder", "_limits", "_remaining", "_request", "complete")
+
+    def __init__(self, limits: HttpLimits) -> None:
+        """Parse within `limits`."""
+        self._limits = limits
+        self._buffer = b""
+        self._request: Request | None = None
+        self._decoder: ChunkedDecoder | None = None
+        self._remaining = 0
+        self._body_bytes = 0
+        self.complete = True
+        """The body of the last head has been taken as a whole."""
+
+    @property
+    def waiting(self) -> int:
+        """How many bytes are received and not yet taken."""
+        return len(self._buffer)
+
+    def receive(self, data: bytes) -> None:
+        """Add what came from the peer."""
+        self._buffer = self._buffer + data if self._buffer else data
+
+    # --- heads ---------------------------------------------------------------------------------
+
+    def head(self) -> Request | None:
+        """Return the next request once its head is there. Its `body` must be taken first.
+
+        Raises:
+            HearthError: one of the refusals; its status belongs in the answer.
+        """
+        buffer = self._buffer
+        if buffer[:2] == b"\r\n":  # RFC 9112 §2.2: one empty line before a request is forgiven
+            self._buffer = buffer = buffer[2:]
+        end = buffer.find(b"\r\n\r\n")
+        if end < 0:
+            if buffer:
+                self._check_partial(buffer)
+            return None
+        end += 4
+        if end > self._limits.max_header_bytes:
+            self._too_large()
+        if end == len(buffer):
+            head, self._buffer = buffer, b""
+        else:
+            head, self._buffer = buffer[:end], buffer[end:]
+        request = self._parse(head)
+        self._expect_body(request)
+        return request
+
+    def _check_partial(self, buffer: bytes) -> None:
+        """Refuse early what can no longer become a head within the limits."""
+        if len(buffer) > MAX_TARGET_BYTES and b"\r\n" not in buffer[: MAX_TARGET_BYTES + 32]:
+            raise TargetTooLong(limit=f"{MAX_TARGET_BYTES} bytes")
+        if len(buffer) > self._limits.max_header_bytes:
+            self._too_large()
+        if buffer[0] == 0x16 or b"\0" in buffer[:64]:
+            raise MalformedRequest("this is not HTTP; perhaps TLS, which is not spoken here")
+        if buffer.count(b"\n") != buffer.count(b"\r\n"):
+            raise MalformedRequest("a line ends without CR LF")
+
+    def _too_large(self) -> NoReturn:
+        raise HeadersTooLarge(limit=f"gateway.max_header_bytes={self._limits.max_header_bytes}")
+
+    def _parse(self, head: bytes) -> Request:
+        lines = head.count(b"\r\n")
+        if head.translate(None, _ALLOWED_BYTES):
+            raise MalformedRequest("the head has a control character")
+        if head.count(b"\n") != lines or head.count(b"\r") != lines:
+            raise MalformedRequest("a line ends without CR LF")
+        if lines - 2 > self._limits.max_headers:
+            raise HeadersTooLarge(limit=f"gateway.max_headers={self._limits.max_headers}")
+        request, target = _request_line(head[: head.find(b"\r\n")])
+        fields = _fields(head, request.method)
+        _interpret(request, fields)
+        request.path, request.raw_path, request.query = split_target(
+            target, request.method, request.host
+        )
+        return request
+
+    # --- bodies --------------------------------------------------------------------------------
+
+    def _expect_body(self, request: Request) -> None:
+        self._body_bytes = 0
+        self._decoder = None
+        self._remaining = length = request.content_length
+        self.complete = not length
+        if length > self._limits.max_body:
+            self._body_too_large()
+        if request.chunked:
+            self._decoder = ChunkedDecoder()
+            self.complete = False
+
+    def body(self) -> bytes:
+        """Return what has arrived of the current body; `complete` says whether that was all.
+
+        Raises:
+            PayloadTooLarge: more than `max_body` has arrived.
+            MalformedRequest: it is chunked, and wrongly.
+        """
+        buffer = self._buffer
+        if self._decoder is not None:
+            data, used = self._decoder.decode(buffer)
+            self._buffer = buffer[used:]
+            self._body_bytes += len(data)
+            if self._body_bytes > self._limits.max_body:
+                self._body_too_large()
+            if self._decoder.complete:
+                self._decoder = None
+                self.complete = True
+            return data
+        if len(buffer) <= self._remaining:
+            self._buffer = b""
+        else:
+            buffer, self._buffer = buffer[: self._remaining], buffer[self._remaining :]
+        self._remaining -= len(buffer)
+        self.complete = not self._remaining
+        return buffer
+
+    def _body_too_large(self) -> NoReturn:
+        raise PayloadTooLarge(limit=f"gateway.max_body={self._limits.max_body}")
+
+
+class _Fields:
+    """Collects what llhttp reports about one head."""
+
+    __slots__ = ("done", "fields")
+
+    def __init__(self) -> None:
+        self.fields: list[tuple[bytes, bytes]] = []
+        self.done = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.fields.append((name.lower(), value.strip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        self.done = True
+
+
+def _request_line(line: bytes) -> tuple[Request, bytes]:
+    parts = line.split(b" ")
+    if len(parts) != 3:
+        raise MalformedRequest("the request line is not `method target version`")
+    method, target, version = parts
+    if version == b"HTTP/1.1":
+        minor = 1
+    elif version == b"HTTP/1.0":
+        minor = 0
+    elif _VERSION.fullmatch(version):
+        raise UnsupportedVersion
+    else:
+        raise MalformedRequest("the request line does not end with an HTTP version")
+    if len(target) > MAX_TARGET_BYTES:
+        raise TargetTooLong(limit=f"{MAX_TARGET_BYTES} bytes")
+    if method in _REFUSED_METHODS:
+        raise MethodNotAllowed("CONNECT, TRACE and PRI are not allowed here")
+    return Request(method, minor), target
+
+
+def _fields(head: bytes, method: bytes) -> list[tuple[bytes, bytes]]:
+    """Have llhttp judge the head and take it apart."""
+    collected = _Fields()
+    try:
+        httptools.HttpRequestParser(collected).feed_data(head)
+    except httptools.HttpParserUpgrade:
+        pass  # an offer to upgrade may be ignored, and is (RFC 9110 §7.8)
+    except httptools.HttpParserInvalidMethodError:
+        if _TOKEN.fullmatch(method):
+            raise UnknownMethod from None
+        raise MalformedRequest("the method is not a token") from None
+    except httptools.HttpParserError as error:
+        raise MalformedRequest(str(error) or None) from None
+    if not collected.done:
+        raise MalformedRequest("the head does not end where it seems to")
+    return collected.fields
+
+
+def _interpret(request: Request, fields: list[tuple[bytes, bytes]]) -> None:
+    """Apply rules 3 and 4 and keep what later steps ask for."""
+    request.headers = fields
+    plain = request.plain
+    special: dict[bytes, bytes] = {}
+    for name, value in fields:
+        if name not in _SPECIAL:
+            plain.append(name + b": " + value + b"\r\n")
+        elif name not in special:
+            special[name] = value
+        elif name == b"connection":
+            special[name] += b"," + value
+        elif name not in _HOP_BY_HOP or name == b"transfer-encoding":
+            raise MalformedRequest(f"more than one {name.decode()} header")
+    _framing(request, special)
+
+
+def _framing(request: Request, special: dict[bytes, bytes]) -> None:
+    get = special.get
+    request.host = host = get(b"host")
+    if host is None:
+        if request.minor:
+            raise MalformedRequest("HTTP/1.1 requires a Host header")
+    elif host.translate(None, _HOST_BYTES):
+        raise MalformedRequest("the Host header is not a host")
+    coding, length = get(b"transfer-encoding"), get(b"content-length")
+    if coding is not None:
+        if length is not None or not request.minor or coding.lower() != b"chunked":
+            raise MalformedRequest("Transfer-Encoding may only be `chunked`, and stand alone")
+        request.chunked = True
+    elif length is not None:
+        if not length.isdigit() or len(length) > 18:
+            raise MalformedRequest("Content-Length is not a number of bytes")
+        request.content_length = int(length)
+    request.authorization = get(b"authorization")
+    request.api_key = get(b"x-api-key")
+    if b"connection" in special:
+        _persistence(request, special[b"connection"].lower())
+    if b"expect" in special and request.minor:
+        if special[b"expect"].lower() != b"100-continue":
+            raise ExpectationFailed
+        request.expects_continue = True
+    parent = get(b"traceparent")
+    if parent is not None and _TRACEPARENT.fullmatch(parent):
+        request.traceparent = parent
+    request.call_id = get(b"x-call-id")
+
+
+def _persistence(request: Request, connection: bytes) -> None:
+    request.connection = connection
+    if connection == b"keep-alive":
+        request.keep_alive = True
+        return
+    options = {option.strip() for option in connection.split(b",")}
+    if b"close" in options:
+        request.keep_alive = False
+    elif b"keep-alive" in options:
+        request.keep_alive = True
