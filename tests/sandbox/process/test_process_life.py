@@ -1,0 +1,206 @@
+"""The life of an instance: it starts, answers, and however it ends, the end is told exactly."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+
+import pytest
+
+from hearth.model import Limits
+
+MIB = 1 << 20
+
+
+def test_an_instance_answers_calls_one_after_another(run, tools):
+    async def body(node):
+        started = await node.start(tools.hello)
+        for name in (b"a", b"b"):
+            assert await started.call(b'{"name": "%s"}' % name) == (200, b'{"hello":"%s"}' % name)
+        usage = started.instance.usage()
+        assert usage.memory_now > 0
+        assert usage.cpu_ns > 0
+
+    run(body)
+
+
+def test_more_instances_than_spares_start_at_once(run, tools):
+    async def body(node):
+        many = await asyncio.gather(*(node.start(tools.hello) for _ in range(12)))
+        answers = await asyncio.gather(*(started.call() for started in many))
+        assert answers == [(200, b'{"hello":"x"}')] * 12
+
+    run(body, spares=1)
+
+
+def test_an_exit_code_is_reported_to_the_call_and_to_the_owner(run, tools):
+    async def body(node):
+        started = await node.start("import os\ndef handle(request):\n    os._exit(7)\n")
+        with pytest.raises(tools.ended) as lost:
+            await started.call()
+        assert (lost.value.end.code, lost.value.end.signal, lost.value.end.oom) == (7, None, False)
+        assert (await started.ended()).code == 7
+
+    run(body)
+
+
+def test_a_fatal_signal_is_reported_by_its_number(run, tools):
+    async def body(node):
+        started = await node.start(
+            "import os, signal\ndef handle(request):\n    os.kill(os.getpid(), signal.SIGSEGV)\n"
+        )
+        with pytest.raises(tools.ended):
+            await started.call()
+        assert (await started.ended()).signal == signal.SIGSEGV
+
+    run(body)
+
+
+def test_what_a_call_printed_before_its_crash_is_delivered(run, tools):
+    async def body(node):
+        started = await node.start(
+            "import os\ndef handle(request):\n    print('last words')\n    os._exit(1)\n"
+        )
+        call = started.begin()
+        with pytest.raises(tools.ended):
+            await asyncio.wait_for(call.answer, 10)
+        assert call.output == [("stdout", b"last words\n")]
+
+    run(body)
+
+
+@pytest.mark.parametrize("who", ["the host itself", "a child"])
+def test_out_of_memory_is_reported_with_limit_and_peak(run, tools, who):
+    hog = "x = bytearray(200 << 20)\n    return 'survived'\n"
+    if who == "a child":
+        hog = (
+            "import os, time\n    pid = os.fork()\n    if not pid:\n        x = bytearray(200 << 20)\n"
+            "        os._exit(0)\n    time.sleep(60)\n"
+        )
+
+    async def body(node):
+        started = await node.start(
+            f"def handle(request):\n    {hog}", limits=Limits(memory_bytes=48 * MIB)
+        )
+        with pytest.raises(tools.ended):
+            await started.call()
+        end = await started.ended()
+        assert end.oom
+        assert end.memory_limit == 48 * MIB
+        assert 40 * MIB < end.memory_peak <= 48 * MIB
+
+    run(body)
+
+
+def test_a_function_that_cannot_be_loaded_says_why(run):
+    async def body(node):
+        started = node.begin("import nothing_of_that_name\n")
+        end = await started.ended()
+        assert end.init_failure["type"] == "ModuleNotFoundError"
+
+    run(body)
+
+
+def test_code_that_is_not_there_ends_the_instance_with_the_reason(run, tools):
+    async def body(node):
+        version = (await node.start(tools.hello)).instance.version
+        ended = node.backend.start(version, "/does/not/exist", _Silent())
+        await tools.wait(lambda: ended._end is not None)
+        assert "/does/not/exist" in ended._end.reason
+
+    run(body)
+
+
+class _Silent:
+    def on_ready(self, instance, init_ns): ...
+
+    def on_output(self, instance, stream, data): ...
+
+    def on_gone(self, instance, end): ...
+
+
+def test_stop_kills_everything_inside_within_100_ms_even_daemons(run, tools):
+    source = """
+    import os, signal, time
+    def handle(request):
+        for _ in range(3):
+            if os.fork() == 0:
+                os.setsid()
+                if os.fork() == 0:
+                    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+                        signal.signal(number, signal.SIG_IGN)
+                    while True:
+                        time.sleep(1)
+                os._exit(0)
+        while True:
+            pass
+    """
+
+    async def body(node):
+        before = len(tools.processes())
+        started = await node.start(source)
+        call = started.begin()
+        await tools.wait(lambda: len(tools.processes()) >= before + 3)
+        number = started.instance._number
+        assert [group for group in node.groups if group.name == str(number)]
+        told = time.monotonic()
+        started.instance.stop("timeout=1s")
+        end = await started.ended()
+        took = time.monotonic() - told
+        assert took < 0.1
+        assert end.reason == "timeout=1s"
+        assert not [group for group in node.groups if group.name == str(number)]
+        assert call.answer.exception() is not None
+
+    run(body)
+
+
+def test_the_first_reason_to_stop_is_kept(run, tools):
+    async def body(node):
+        started = await node.start(tools.hello)
+        started.instance.stop("first")
+        started.instance.stop("second")
+        assert (await started.ended()).reason == "first"
+        started.instance.stop("third")
+
+    run(body)
+
+
+def test_an_instance_stopped_while_it_waits_for_a_sandbox_is_gone(run, tools):
+    async def body(node):
+        waiting = [node.begin(tools.hello) for _ in range(6)]
+        waiting[-1].instance.stop("changed my mind")
+        assert (await waiting[-1].ended()).reason == "changed my mind"
+        await asyncio.gather(*(asyncio.wait_for(w.ready.wait(), 10) for w in waiting))
+
+    run(body, spares=1)
+
+
+def test_a_spare_is_replaced_when_it_dies(run, tools):
+    async def body(node):
+        spares = node.backend._spares["none|"]
+        await tools.wait(lambda: len(spares) == 2)
+        victims = tools.processes()
+        numbers = {number for number, _ in spares}
+        for pid in victims:
+            os.kill(pid, signal.SIGKILL)
+        await tools.wait(lambda: len(spares) == 2 and not numbers & {n for n, _ in spares})
+        started = await node.start(tools.hello)
+        assert await started.call() == (200, b'{"hello":"x"}')
+
+    run(body)
+
+
+def test_a_script_ends_by_itself_with_its_result(run):
+    async def body(node):
+        started = await node.start(
+            "import os\nprint('{\"got\": %s}' % os.environ['FUNCTION_PAYLOAD'])\n",
+            contract="script",
+            handler="",
+        )
+        assert await started.call(b"[1]") == (200, b'{"got": [1]}')
+        assert (await started.ended()).code == 0
+
+    run(body)
