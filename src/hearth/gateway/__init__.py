@@ -1,1 +1,1 @@
-"""The public listener: bytes to a complete request, and the pipeline route, identify, admit, invoke, reply."""
+"""The public listener, and the way of a request: route, identify, admit, invoke, reply."""

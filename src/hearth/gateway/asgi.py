@@ -25,8 +25,8 @@ _BUFFERED_BYTES = 256 << 10
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _OURS = frozenset(
-    (b"content-length", b"transfer-encoding", b"connection", b"date", b"x-call-id")
-    + (b"x-start-time", b"x-duration-seconds", b"keep-alive", b"upgrade")
+    b"content-length transfer-encoding connection date keep-alive upgrade x-call-id x-start-time "
+    b"x-duration-seconds".split()
 )
 _tasks: set[asyncio.Task[None]] = set()
 _log = logging.getLogger(__name__)

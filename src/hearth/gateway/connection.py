@@ -33,10 +33,6 @@ LINGER_BYTES = 4 << 20
 class Connection(asyncio.Protocol):
     """The protocol object of one accepted socket."""
 
-    __slots__ = ("_busy_advancing", "_closing", "_discarded", "_eof", "_parser", "_paused_reading")
-    __slots__ += ("_paused_writing", "_server", "_transport", "control_checked", "deadline")
-    __slots__ += ("exchange", "local", "mute", "openings", "phase", "remote", "stream_closes")
-
     def __init__(self, server: Server) -> None:
         """Belong to `server`."""
         self._server = server
@@ -47,9 +43,6 @@ class Connection(asyncio.Protocol):
         self.deadline = math.inf
         self.control_checked = False
         """The peer has been found to be no function."""
-        self.mute = False
-        """The answer under way has no body (HEAD, 204, 304)."""
-        self.stream_closes = False
         self.local: tuple[str, int] = ("", 0)
         self.remote: tuple[str, int] = ("", 0)
         self._busy_advancing = False
@@ -115,12 +108,15 @@ class Connection(asyncio.Protocol):
         self._paused_writing = False
         if self._closing:
             return
-        self._wait("busy" if self.exchange else "idle", self._server.settings.idle_timeout)
-        if self.exchange is not None:
-            self.deadline = math.inf
-            self.exchange.flow(True)
-        elif self._parser.waiting:
+        if self.exchange is None:
+            self._wait("idle", self._server.settings.idle_timeout)
             self._advance()
+        elif not self._parser.complete:
+            self._wait("body", self._server.settings.body_timeout)
+            self.exchange.flow(True)
+        else:
+            self.phase, self.deadline = "busy", math.inf
+            self.exchange.flow(True)
 
     # --- requests ------------------------------------------------------------------------------
 
@@ -154,7 +150,6 @@ class Connection(asyncio.Protocol):
         parser = self._parser
         body = b"" if parser.complete else parser.body()
         self.exchange = exchange = Exchange(self, request, body)
-        self.mute = False
         if parser.complete:
             self.phase = "busy"
             self.deadline = math.inf

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from hearth.engine.invocation import InvocationHandle
-from hearth.errors import HearthError, NoCapacity
+from hearth.errors import HearthError, InvocationError, NoCapacity
 from hearth.gateway.auth import NOBODY
 from hearth.wire import response
 from hearth.wire.ids import new_id
@@ -24,15 +24,33 @@ if TYPE_CHECKING:
 _JOIN_BELOW = 64 << 10
 """Bodies shorter than this are copied behind their head; longer ones are handed over beside it."""
 
+_COLD = "X-Cold-Start: true\r\n"
+
 Consumer = Callable[[bytes, bool], None]
 
 
 class Exchange:
     """What happens to one request. `identity` is set once the caller is known."""
 
-    __slots__ = ("_consumer", "_done", "_gathered", "_pieces", "_reserved", "_started", "_then")
-    __slots__ += ("body", "connection", "id", "identity", "invocation", "on_flow", "on_gone")
-    __slots__ += ("request", "started_ns")
+    __slots__ = (
+        "_closes",
+        "_consumer",
+        "_done",
+        "_mute",
+        "_pieces",
+        "_reserved",
+        "_started",
+        "_then",
+        "body",
+        "connection",
+        "id",
+        "identity",
+        "invocation",
+        "on_flow",
+        "on_gone",
+        "request",
+        "started_ns",
+    )
 
     def __init__(self, connection: Connection, request: Request, body: bytes) -> None:
         """Begin with what has arrived of the body."""
@@ -52,6 +70,8 @@ class Exchange:
         self._started = False
         self._done = False
         self._reserved = 0
+        self._closes = False
+        self._mute = False
 
     @property
     def begun(self) -> bool:
@@ -97,12 +117,12 @@ class Exchange:
         self, invocation: InvocationHandle | None, status: int, headers: bytes, body: bytes
     ) -> None:
         """Answer as a whole."""
-        if self._done:
+        if self._done or self._is_illegal(status):
             return
         close = self.connection.must_close(self.request)
         head = self._head(status, headers, invocation is not None and invocation.cold, close)
         if response.has_no_body(status):
-            parts = (head, b"\r\n")
+            parts: tuple[bytes, ...] = (head, b"\r\n")
         elif self.request.method == b"HEAD":
             parts = (head, b"Content-Length: %d\r\n\r\n" % len(body))
         else:
@@ -116,22 +136,21 @@ class Exchange:
 
     def head(self, invocation: InvocationHandle | None, status: int, headers: bytes) -> None:
         """Begin a streamed answer: chunked, or for HTTP/1.0 until the connection closes."""
-        if self._done:
+        if self._done or self._is_illegal(status):
             return
         cold = invocation is not None and invocation.cold
         chunked = self.request.minor == 1
         close = not chunked or self.connection.must_close(self.request)
         framing = response.CHUNKED if chunked and not response.has_no_body(status) else b""
         self._started = True
-        self.connection.stream_closes = close
+        self._closes = close
         self.connection.write(self._head(status, headers, cold, close) + framing + b"\r\n")
         if response.has_no_body(status) or self.request.method == b"HEAD":
-            self._consumer = None
-            self.connection.mute = True
+            self._mute = True
 
     def chunk(self, invocation: InvocationHandle | None, data: bytes) -> None:
         """Pass on a piece."""
-        if self._done or self.connection.mute:
+        if self._done or self._mute:
             return
         self.connection.write(response.chunk(data) if self.request.minor else data)
 
@@ -139,16 +158,17 @@ class Exchange:
         """Complete a streamed answer."""
         if self._done:
             return
-        if self.request.minor and not self.connection.mute:
+        if self.request.minor and not self._mute:
             self.connection.write(response.LAST_CHUNK)
-        self._finish(self.connection.stream_closes)
+        self._finish(self._closes)
 
     def fail(self, invocation: InvocationHandle | None, error: HearthError) -> None:
-        """Answer with an error; a stream that has begun is cut off, so that it cannot seem whole."""
+        """Answer with an error; a stream that has begun is cut, so that it cannot seem whole."""
         if self._done:
             return
         if self._started:
             self._done = True
+            self._release()
             self.connection.abort()
             return
         body = problem(error, self.id, show_stack=self.identity.admin)
@@ -157,6 +177,13 @@ class Exchange:
     def refuse(self, error: HearthError) -> None:
         """Answer with an error before anything was invoked."""
         self.fail(None, error)
+
+    def _is_illegal(self, status: int) -> bool:
+        """Answer 502 for a status that would confuse the connection: 1xx is no final answer."""
+        if 200 <= status <= 599:
+            return False
+        self.refuse(InvocationError(f"the function answered with status {status}"))
+        return True
 
     def _head(self, status: int, headers: bytes, cold: bool, close: bool) -> bytes:
         elapsed = max(0, time.time_ns() - self.started_ns) / 1e9
@@ -167,7 +194,7 @@ class Exchange:
             persistence = response.KEEP_ALIVE
         stamps = (
             f"X-Call-Id: {self.id}\r\nX-Start-Time: {self.started_ns}\r\n"
-            f"X-Duration-Seconds: {elapsed:.6f}\r\n{'X-Cold-Start: true' + chr(13) + chr(10) if cold else ''}"
+            f"X-Duration-Seconds: {elapsed:.6f}\r\n{_COLD if cold else ''}"
         ).encode()
         return b"".join((self.connection.openings[status], stamps, persistence, headers))
 
@@ -179,7 +206,7 @@ class Exchange:
     # --- the client ----------------------------------------------------------------------------
 
     def gone(self) -> None:
-        """The client has left: end what is done for it."""
+        """End what is done for a client that has left."""
         if self._done:
             return
         self._done = True
@@ -190,7 +217,7 @@ class Exchange:
             self.on_gone()
 
     def flow(self, flowing: bool) -> None:
-        """The client reads too slowly, or has caught up."""
+        """Slow down for a client that reads too slowly, or go on when it has caught up."""
         if self._done:
             return
         if self.invocation is not None:

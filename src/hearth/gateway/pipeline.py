@@ -193,7 +193,7 @@ class Pipeline:
         asgi.serve(self._app, exchange)
 
     def _check_peer(self, exchange: Exchange) -> None:
-        """Ask once per connection: its owner cannot change (a passed descriptor keeps its maker)."""
+        """Ask once per connection: a socket keeps the owner that made it, even when passed on."""
         connection = exchange.connection
         if self._guard is not None and not connection.control_checked:
             self._guard.check(connection.local, connection.remote)

@@ -42,16 +42,17 @@ _ALLOWED_BYTES = bytes([9, 10, 13, *range(0x20, 0x7F), *range(0x80, 0x100)])
 _HOST_BYTES = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_~:[]%"
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VERSION = re.compile(rb"HTTP/\d+(?:\.\d+)?")
-_TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACEPARENT = re.compile(
+    rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+)
 _REFUSED_METHODS = frozenset((b"CONNECT", b"TRACE", b"PRI"))
 
 _HOP_BY_HOP = frozenset(
-    (b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"te")
-    + (b"proxy-connection", b"trailer", b"transfer-encoding", b"upgrade", b"http2-settings")
+    b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer "
+    b"transfer-encoding upgrade http2-settings".split()
 )
 _SPECIAL = _HOP_BY_HOP | frozenset(
-    (b"host", b"content-length", b"expect", b"authorization", b"x-api-key", b"traceparent")
-    + (b"x-call-id",)
+    b"host content-length expect authorization x-api-key traceparent x-call-id".split()
 )
 
 
@@ -70,9 +71,25 @@ class Request:
     names in lower case. `content_length` is None for a chunked body and 0 for none.
     """
 
-    __slots__ = ("chunked", "content_length", "expects_continue", "headers", "host", "keep_alive")
-    __slots__ += ("api_key", "authorization", "call_id", "connection", "method", "minor", "path")
-    __slots__ += ("plain", "query", "raw_path", "traceparent")
+    __slots__ = (
+        "api_key",
+        "authorization",
+        "call_id",
+        "chunked",
+        "connection",
+        "content_length",
+        "expects_continue",
+        "headers",
+        "host",
+        "keep_alive",
+        "method",
+        "minor",
+        "path",
+        "plain",
+        "query",
+        "raw_path",
+        "traceparent",
+    )
 
     def __init__(self, method: bytes, minor: int) -> None:
         """Begin with what the request line says; `HeadParser` fills in the rest."""
@@ -124,13 +141,19 @@ class RequestParser:
     After any error the connection is lost: answer, close, never parse on.
     """
 
-    __slots__ = ("_body_bytes", "_buffer", "_decoder", "_limits", "_remaining", "_request", "complete")
+    __slots__ = (
+        "_body_bytes",
+        "_buffer",
+        "_decoder",
+        "_limits",
+        "_remaining",
+        "complete",
+    )
 
     def __init__(self, limits: HttpLimits) -> None:
         """Parse within `limits`."""
         self._limits = limits
         self._buffer = b""
-        self._request: Request | None = None
         self._decoder: ChunkedDecoder | None = None
         self._remaining = 0
         self._body_bytes = 0

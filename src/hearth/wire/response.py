@@ -1,6 +1,6 @@
-"""Answers as bytes: one head, joined with its body; streams as chunks.
+r"""Answers as bytes: one head, joined with its body; streams as chunks.
 
-A header block is `name: value\\r\\n` repeated; who hands one in has checked it. The opening of a
+A header block is `name: value\r\n` repeated; who hands one in has checked it. The opening of a
 head (status line and Date) is made once per status and second.
 """
 
