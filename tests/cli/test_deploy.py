@@ -126,8 +126,10 @@ def test_a_link_that_is_ignored_does_no_harm(hearth, new_here, folder):
 def test_a_function_that_exists_gets_a_new_version(hearth, node, folder):
     node.on("GET", "/functions/my-function", **ANSWER)
     node.on("PUT", "/functions/my-function", **ANSWER)
-    assert hearth("deploy", folder).code == 0
+    assert "1, unchanged" in hearth("deploy", folder).out
     assert [seen.method for seen in node.seen] == ["GET", "PUT"]
+    node.on("PUT", "/functions/my-function", **(ANSWER | {"number": 2, "label": "1.0"}))
+    assert "2 (1.0)\n" in hearth("deploy", folder).out
 
 
 def test_what_function_yaml_no_longer_says_goes_back_to_its_default(hearth, new_here, folder):

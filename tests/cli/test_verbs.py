@@ -18,6 +18,8 @@ FUNCTION = {
     "warnings": ["dependencies has no effect yet"],
     "limits": {"timeout_s": 30},
     "reasons": ["because", "of this"],
+    "versions": [{"number": 3, "label": "1.0.0", "created_at": 0}],
+    "created_at": 0.0,
 }
 RECORD = {
     "id": "ab" * 16,

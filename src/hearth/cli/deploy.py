@@ -44,13 +44,14 @@ def deploy(
         progress.phase("packing")
         declaration = _declaration(source, given)
         progress.phase("uploading, building and warming")
-        answer = _send(Client(remote), declaration)
+        answer, before = _send(Client(remote), declaration)
     if remote.output == "json":
         show_json(answer)
         return
     for warning in answer.get("warnings") or ():
         warn(warning)
-    show_fields(_summary(answer, remote.url))
+    unchanged = before == answer["number"]
+    show_fields(_summary(answer, remote.url, unchanged=unchanged))
 
 
 def _declaration(source: Path, given: dict[str, str | None]) -> dict[str, Any]:
@@ -75,20 +76,22 @@ def _read(file: Path) -> bytes:
         raise BadInput(f"{file}: {error.strerror}") from None
 
 
-def _send(client: Client, declaration: dict[str, Any]) -> Any:
+def _send(client: Client, declaration: dict[str, Any]) -> tuple[dict[str, Any], int | None]:
+    """Return what the node says of the function now, and the number of its version before."""
     path = f"/functions/{segment(str(declaration['name']))}"
     try:
-        client.api("GET", path)
+        before = client.api("GET", path)["number"]
     except NotFound:
-        return client.api("POST", "/functions", body=declaration)
-    return client.api("PUT", path, body=declaration)
+        return client.api("POST", "/functions", body=declaration), None
+    return client.api("PUT", path, body=declaration), before
 
 
-def _summary(answer: dict[str, Any], url: str) -> list[tuple[str, object]]:
+def _summary(answer: dict[str, Any], url: str, *, unchanged: bool) -> list[tuple[str, object]]:
     number, label = answer["number"], answer["label"]
+    version = f"{number} ({label})" if label else str(number)
     return [
         ("name", answer["name"]),
-        ("version", f"{number} ({label})" if label else number),
+        ("version", f"{version}, unchanged" if unchanged else version),
         ("contract", answer["contract"]),
         ("mode", answer["mode"]),
         ("url", url.rstrip("/") + answer["url"]),

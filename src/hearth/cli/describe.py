@@ -7,7 +7,7 @@ from typing import Any
 
 from hearth.cli.client import Client, segment
 from hearth.cli.options import LOCAL, Remote
-from hearth.cli.render import show_fields, show_json
+from hearth.cli.render import moment, show_fields, show_json
 
 
 def describe(name: str, /, *, remote: Remote = LOCAL) -> None:
@@ -21,7 +21,10 @@ def describe(name: str, /, *, remote: Remote = LOCAL) -> None:
     if remote.output == "json":
         show_json(answer)
         return
-    show_fields((key, _shown(value)) for key, value in _flat(answer))
+    versions = [_version(version) for version in answer["versions"]]
+    times = {key: moment(answer[key]) for key in ("created_at", "updated_at")}
+    shown = answer | times | {"versions": versions}
+    show_fields((key, _shown(value)) for key, value in _flat(shown))
 
 
 def _flat(answer: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -40,3 +43,8 @@ def _shown(value: Any) -> str | None:
     if isinstance(value, list):
         return "\n".join(v if isinstance(v, str) else json.dumps(v) for v in value)
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def _version(version: dict[str, Any]) -> str:
+    words = [str(version["number"]), version["label"], moment(version["created_at"])]
+    return "  ".join(filter(None, words))

@@ -22,6 +22,7 @@ def doctor(*, output: Output = "table") -> int:
         names = ("mechanism", "ok", "detail", "fix")
         show_json([dict(zip(names, row, strict=True)) for row in rows])
     else:
-        shown = [(name, "ok" if ok else "missing", detail, fix) for name, ok, detail, fix in rows]
+        states = {True: "ok", False: "missing", None: "not needed"}
+        shown = [(name, states[ok], detail, fix) for name, ok, detail, fix in rows]
         show_table(("MECHANISM", "STATE", "DETAIL", "FIX"), shown)
-    return 0 if all(ok for _, ok, _, _ in rows) else 1
+    return 1 if any(ok is False for _, ok, _, _ in rows) else 0
