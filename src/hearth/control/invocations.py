@@ -9,7 +9,6 @@ from starlette.responses import Response
 
 from hearth import errors
 from hearth.control.call import Call, answer
-from hearth.control.result import result_of
 from hearth.control.routes import Route
 from hearth.control.views import (
     InvocationList,
@@ -18,6 +17,7 @@ from hearth.control.views import (
     Queued,
     invocation_view,
 )
+from hearth.engine.records import Result
 from hearth.errors import (
     BadInput,
     Cancelled,
@@ -64,8 +64,9 @@ async def invoke(call: Call) -> Response:
         return answer(queued, 202, {"Location": f"/invocations/{invocation_id}"})
     record, reply = await call.parts.invoker.invoke(version, request, keep_result=True)
     if reply is not None:
-        result = result_of(reply.headers, reply.body)
-        record = msgspec.structs.replace(record, result=result, result_truncated=False)
+        whole = Result(len(reply.body))  # the record keeps less of a long answer
+        whole.add(reply.body)
+        record = msgspec.structs.replace(record, result=whole.value(), result_truncated=False)
     return answer(invocation_view(record, admin=call.is_admin), status_of(record))
 
 
@@ -162,7 +163,8 @@ ROUTES = (
         handler=invoke,
         access="invoke",
         request=InvokeRequest,
-        response=InvocationRecord | Queued,
+        response=InvocationRecord,
+        other={202: Queued},
         statuses=(200, 202, 409, 502, 504),
         errors=(
             BadInput,

@@ -39,7 +39,8 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
     routes = list(routes)
     types: list[Any] = [ErrorView]
     for route in routes:
-        types += [t for t in (route.request, route.response, route.query) if t is not None]
+        used = (route.request, route.response, route.query, *route.other.values())
+        types += [kind for kind in used if kind not in (None, bytes)]
     schemas, components = msgspec.json.schema_components(types, ref_template=_REF)
     by_type = dict(zip(map(repr, types), schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
@@ -125,8 +126,9 @@ def _responses(route: Route, by_type: dict[str, Any]) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     for status in route.statuses:
         content: dict[str, Any] = {media: {} for media in route.media}
-        if route.response is not None:
-            content = {"application/json": {"schema": by_type[repr(route.response)]}}
+        shape = route.other.get(status, route.response)
+        if shape is not None:
+            content = {"application/json": {"schema": by_type[repr(shape)]}}
         responses[str(status)] = {"description": _GOOD.get(status, "Done"), "content": content}
     common = _EVERYWHERE + (_BEHIND_A_KEY if route.access != "open" else ())
     by_status: dict[int, list[type[HearthError]]] = {}

@@ -30,6 +30,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     request: Any = None
     response: Any = None
     """Type of the JSON answer; None when `media` is something else."""
+    other: dict[int, Any] = {}
+    """Type of the JSON answer by status, where it is another one."""
     media: tuple[str, ...] = ("application/json",)
     statuses: tuple[int, ...] = (200,)
     """What a good answer may have; they share one shape."""
