@@ -11,7 +11,6 @@ import pytest
 import uvloop
 
 from hearth.config import Gateway
-from hearth.errors import HearthError
 from hearth.gateway.auth import Authenticator
 from hearth.gateway.limits import RateLimiter
 from hearth.gateway.pipeline import Pipeline
@@ -187,6 +186,3 @@ def start():
 @pytest.fixture
 def node(start):
     return start()
-
-
-__all__ = ["HearthError"]
