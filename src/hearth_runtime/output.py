@@ -69,8 +69,8 @@ def configure_logging() -> None:
     """
     if "logging" in sys.modules:
         _configure(sys.modules["logging"])
-    else:
-        sys.meta_path.insert(0, _LoggingImport())
+    elif _logging_import not in sys.meta_path:
+        sys.meta_path.insert(0, _logging_import)
 
 
 def _open(fd: int, mode: str, *, name: str, errors: str) -> io.TextIOWrapper:
@@ -93,7 +93,7 @@ class _LoggingImport:
     def find_spec(self, name: str, path: object = None, target: object = None) -> Any:
         if name != "logging":
             return None
-        sys.meta_path.remove(self)
+        sys.meta_path.remove(_logging_import)
         from importlib.util import find_spec
 
         spec = find_spec(name)
@@ -108,6 +108,9 @@ class _LoggingImport:
 
         loader.exec_module = execute_and_configure
         return spec
+
+
+_logging_import: Any = _LoggingImport()  # Any: `find_spec` is all that an import finder needs
 
 
 def _configure(logging: Any) -> None:

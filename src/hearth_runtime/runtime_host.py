@@ -75,8 +75,7 @@ def serve(channel_fd: int) -> NoReturn:
 
 def _serve(channel: Channel) -> int:
     """Return the exit code of what ended by itself."""
-    started = time.monotonic_ns()
-    init = _read_init(channel)
+    init, started = _read_init(channel)
     set_environment(init)
     output = Output()
     if init.contract == "script":
@@ -101,12 +100,13 @@ def _serve(channel: Channel) -> int:
     return serve_concurrent(host, pending)
 
 
-def _read_init(channel: Channel) -> Init:
+def _read_init(channel: Channel) -> tuple[Init, int]:
     kind, _flags, _call, payload = channel.receive()
+    started = time.monotonic_ns()
     if kind != frames.INIT:
         raise frames.FrameError(f"expected INIT, got kind {kind}")
     try:
-        return Init(json.loads(payload))
+        return Init(json.loads(payload)), started
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise frames.FrameError(f"INIT is not understood: {error!r}") from None
 

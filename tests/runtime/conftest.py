@@ -15,7 +15,7 @@ _spec.loader.exec_module(peer)
 
 @pytest.fixture
 def start(tmp_path):
-    """Start a host for the source of an entry module (and more files); INIT is sent, nothing read."""
+    """Start a host for an entry module (and more files); INIT is sent, nothing read."""
     hosts = []
 
     def start(source="", *, entry="handler.py", files=None, root=None, **init):

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - tables and the sources of functions read better unbroken
 from __future__ import annotations
 
 import json

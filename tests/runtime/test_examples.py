@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 import pytest
 
-
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted(path.parent for path in (ROOT / "examples").glob("*/demo.json"))
 BLOCK = re.compile(r"```python (handler|script)\n(.*?)```\n((?:<!-- .*? -->\n)+)", re.DOTALL)
@@ -19,7 +18,11 @@ BLOCKS = BLOCK.findall((ROOT / "docs" / "functions.md").read_text())
 SETTINGS = {
     "greet-script": {"contract": "script", "entry": "main.py"},
     "async": {"instance_concurrency": 8},
-    "multi-file": {"entry": "main.py", "handler": "main.checkout", "environment": {"CURRENCY": "EUR"}},
+    "multi-file": {
+        "entry": "main.py",
+        "handler": "main.checkout",
+        "environment": {"CURRENCY": "EUR"},
+    },
 }
 
 
@@ -59,18 +62,22 @@ def test_an_example_answers_as_its_demo_file_expects(start, folder):
         _check(_call(host, demo["request"]), demo["expect"])
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=[f"{number}-{block[0]}" for number, block in enumerate(BLOCKS)])
+@pytest.mark.parametrize(
+    "block", BLOCKS, ids=[f"{number}-{block[0]}" for number, block in enumerate(BLOCKS)]
+)
 def test_a_block_of_the_documentation_does_what_it_says(start, block):
     contract, source, comments = block
     expectations = EXPECTATION.findall(comments)
     assert expectations
-    for request, expected in expectations:
-        request, expected = json.loads(request), json.loads(expected)
+    for request, expected in ((json.loads(a), json.loads(b)) for a, b in expectations):
         host = start(source, contract=contract)
         host.ready()
         if contract == "script":
             host.start_call(_body(request))
-            assert (host.wait(), host.take_output()[0]) == (expected["exit_code"], expected["stdout"])
+            assert (host.wait(), host.take_output()[0]) == (
+                expected["exit_code"],
+                expected["stdout"],
+            )
         else:
             answer = _call(host, request)
             _check(answer, expected)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import tracemalloc
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -20,14 +21,16 @@ FRAMES = st.lists(
 
 
 def _encode(wanted):
-    return b"".join(frames.frame(kind, call, payload, flags) for kind, flags, call, payload in wanted)
+    return b"".join(
+        frames.frame(kind, call, payload, flags) for kind, flags, call, payload in wanted
+    )
 
 
 def _feed(stream, cuts):
     decoder = frames.Decoder()
     edges = [0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]
     found = []
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         found += decoder.feed(stream[start:end])
     return found
 
@@ -101,7 +104,11 @@ def test_a_large_payload_in_small_pieces_takes_linear_time_and_little_memory():
         stream = frames.frame(frames.REPLY, 1, b"x" * size)
         decoder = frames.Decoder()
         started = time.process_time()
-        found = [frame for at in range(0, len(stream), 50) for frame in decoder.feed(stream[at : at + 50])]
+        found = [
+            frame
+            for at in range(0, len(stream), 50)
+            for frame in decoder.feed(stream[at : at + 50])
+        ]
         assert len(found[0][3]) == size
         return time.process_time() - started
 
