@@ -183,6 +183,10 @@ class Invoker:
         """Return all calls that are queued or running here."""
         return self._live.values()
 
+    def flush_records(self) -> None:
+        """Hand finished records on now, so that whoever looks for one next finds it."""
+        self._recorder.flush()
+
     def cancel(self, invocation_id: str, reason: str) -> bool:
         """Cancel a call that is queued or running here; False if it is not."""
         invocation = self._live.get(invocation_id)
@@ -210,19 +214,24 @@ class Invoker:
         self._pool(version).keep_warm()
 
     async def retire(self, version: Version, reason: str) -> None:
-        """Take `version` out of service, e.g. with `replaced by version 4`, until it is gone.
+        """Take `version` out of service, as `begin_to_retire`, until nothing of it is left."""
+        pool = self.begin_to_retire(version, reason)
+        if pool is not None:
+            await self._when_quiet(lambda: pool not in self._leaving)
+
+    def begin_to_retire(self, version: Version, reason: str) -> Pool | None:
+        """Take `version` out of service, e.g. with `replaced by version 4`.
 
         Calls that wait go to the version the registry has as latest (or hear `reason`), those
-        that run end in peace.
+        that run end in peace. Returns the pool that empties, None if there is none.
         """
         pool = self._pools.pop((version.function_id, version.number), None)
-        if pool is None:
-            return
-        self._leaving.add(pool)
-        entry = self._registry.routes.get(version.function_id)
-        successor = entry.version if entry and entry.version.number != version.number else None
-        pool.drain(reason, self._pool(successor) if successor is not None else None)
-        await self._when_quiet(lambda: pool not in self._leaving)
+        if pool is not None:
+            self._leaving.add(pool)
+            entry = self._registry.routes.get(version.function_id)
+            successor = entry.version if entry and entry.version.number != version.number else None
+            pool.drain(reason, self._pool(successor) if successor is not None else None)
+        return pool
 
     def pools(self) -> list[Pool]:
         """Return all pools, those that are being drained included."""
