@@ -366,7 +366,7 @@ def test_when_the_disk_cannot_follow_the_oldest_records_are_dropped_and_counted(
         stuck = asyncio.get_running_loop().create_future()
         buffer = RecordBuffer(lambda batches: stuck, batch_records=10, max_bytes=20_000)
         for _ in range(10_000):
-            buffer.add(make_record(result="x" * 100))
+            buffer.add([make_record(result="x" * 100)])
         assert buffer.dropped > 9000
         assert buffer.waiting_bytes <= 20_000
         buffer.stop()
@@ -391,9 +391,9 @@ def test_records_refused_by_the_disk_are_offered_again(run, make_record):
 
         buffer = RecordBuffer(flush)
         first, second = make_record(), make_record()
-        buffer.add(first)
+        buffer.add([first])
         await buffer.drain()
-        buffer.add(second)
+        buffer.add([second])
         await buffer.drain()
         assert offered == [[first.id], [first.id, second.id]]
         assert (buffer.waiting_bytes, buffer.dropped) == (0, 0)

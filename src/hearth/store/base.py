@@ -50,6 +50,9 @@ class Store(Protocol):
     async def delete_function(self, function_id: str) -> None:
         """Forget a function and its versions; its records stay until retention."""
 
+    async def referenced(self) -> set[str]:
+        """Return the digests of all artifacts that some version needs."""
+
     async def load_keys(self) -> list[Key]:
         """Return all keys."""
 
@@ -82,6 +85,10 @@ class Store(Protocol):
 
     def add_records(self, records: list[InvocationRecord]) -> None:
         """Take finished synchronous invocations; written in the next batch."""
+
+    @property
+    def records_dropped(self) -> int:
+        """Records lost since `open` because the disk did not follow."""
 
     async def get_invocation(self, invocation_id: str) -> InvocationRecord | None:
         """Find a record, queued and running asynchronous ones included."""

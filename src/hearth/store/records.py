@@ -1,8 +1,8 @@
 """Records of synchronous invocations: from the reply into batches, and back out of them.
 
-A record is encoded when it is added (0.5 µs) rather than kept: so memory is bounded in bytes, no
-pile of objects waits for the garbage collector, and nothing but zlib, which gives up the GIL, is
-left to the writer thread (docs/adr: the numbers).
+Records are encoded on the event loop, a few dozen at a time, rather than kept: so memory is bounded
+in bytes, no pile of objects waits for the garbage collector, the loop is held for some 20 µs, and
+the writer thread is left with zlib and SQLite, which give up the GIL (`bench/records.py`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import msgspec
 from hearth.model import Clock, InvocationRecord
 from hearth.telemetry.logs import get_logger
 
+_ENCODE_AT = 32
 _FLUSH_S = 0.1
 _RETRY_S = 1.0
 _MERGE_BYTES = 64 << 10
@@ -63,7 +64,7 @@ class Batch(msgspec.Struct):
     functions: set[str] = set()
     statuses: set[str] = set()
     lines: list[bytes] = []
-    """One JSON document each."""
+    """Whole lines, each a JSON document."""
     size: int = 0
     """Bytes in `lines`."""
 
@@ -97,6 +98,7 @@ class RecordBuffer:
         self._batch_bytes = batch_bytes
         self._max_bytes = max_bytes
         self._loop = asyncio.get_running_loop()
+        self._fresh: list[InvocationRecord] = []
         self._open = Batch()
         self._waiting: deque[Batch] = deque()
         self._writing: list[Batch] = []
@@ -104,34 +106,24 @@ class RecordBuffer:
         self._timer: asyncio.TimerHandle | None = None
         self._written: asyncio.Future[None] | None = None
 
-    def add(self, record: InvocationRecord) -> None:
-        """Take one record: O(1), never blocks, never raises."""
-        try:
-            line = _encoder.encode(record)
-        except Exception:  # a result of a kind JSON does not have must not hurt the caller
-            self.dropped += 1
-            return
-        batch = self._open
-        batch.lines.append(line)
-        batch.ids.append(record.id)
-        batch.functions.add(record.function)
-        batch.statuses.add(record.status)
-        batch.size += len(line)
-        if len(batch.ids) >= self._batch_records or batch.size >= self._batch_bytes:
-            self._cut()
+    def add(self, added: list[InvocationRecord]) -> None:
+        """Take records: O(1) each, never blocks, never raises."""
+        self._fresh += added
+        if len(self._fresh) >= _ENCODE_AT:
+            self._encode()
         if self._timer is None:
             self._timer = self._loop.call_later(_FLUSH_S, self._tick)
 
     @property
     def waiting_bytes(self) -> int:
-        """Encoded bytes that are not on disk yet."""
+        """Encoded bytes that are not on disk yet (a few dozen records may not be encoded yet)."""
         return self._bytes + self._open.size
 
     async def drain(self) -> None:
         """Return when all records added so far were given to the disk once, even if it refused."""
         if self._written is not None:
             await asyncio.wait([self._written])
-        if self._open.ids or self._waiting:
+        if self._fresh or self._open.ids or self._waiting:
             self._tick()
             if self._written is not None:
                 await asyncio.wait([self._written])
@@ -142,7 +134,40 @@ class RecordBuffer:
             self._timer.cancel()
             self._timer = None
 
+    def _encode(self) -> None:
+        fresh, self._fresh = self._fresh, []
+        for start in range(0, len(fresh), self._batch_records):
+            part = fresh[start : start + self._batch_records]
+            if len(self._open.ids) + len(part) > self._batch_records:
+                self._cut()
+            try:
+                lines = encode_lines(part)
+            except Exception:  # a result that JSON does not know must not hurt the other records
+                part, lines = self._encode_one_by_one(part)
+            batch = self._open
+            batch.ids += [record.id for record in part]
+            batch.functions.update([record.function for record in part])
+            batch.statuses.update([record.status for record in part])
+            batch.lines.append(lines)
+            batch.size += len(lines)
+            if len(batch.ids) >= self._batch_records or batch.size >= self._batch_bytes:
+                self._cut()
+
+    def _encode_one_by_one(
+        self, part: list[InvocationRecord]
+    ) -> tuple[list[InvocationRecord], bytes]:
+        good, lines = [], []
+        for record in part:
+            try:
+                lines.append(_encoder.encode(record))
+                good.append(record)
+            except Exception:  # whatever it is: this one is lost, and counted
+                self.dropped += 1
+        return good, b"".join(line + b"\n" for line in lines)
+
     def _cut(self) -> None:
+        if not self._open.ids:
+            return
         self._waiting.append(self._open)
         self._bytes += self._open.size
         self._open = Batch()
@@ -155,8 +180,8 @@ class RecordBuffer:
         self.stop()
         if self._written is not None:
             return  # `_done` goes on
-        if self._open.ids:
-            self._cut()
+        self._encode()
+        self._cut()
         if not self._waiting:
             return
         self._writing = list(self._waiting)
@@ -172,7 +197,7 @@ class RecordBuffer:
         else:
             self._bytes -= sum(batch.size for batch in self._writing)
         self._writing, self._written = [], None
-        if (self._waiting or self._open.ids) and self._timer is None:
+        if (self._waiting or self._open.ids or self._fresh) and self._timer is None:
             self._timer = self._loop.call_later(_RETRY_S if failed else _FLUSH_S, self._tick)
 
 
@@ -212,7 +237,7 @@ def write_batches(
     for batch in batches:
         now = clock.time()
         if not _join_last(connection, batch, now, batch_records):
-            raw = b"\n".join(batch.lines)
+            raw = b"".join(batch.lines)
             connection.execute(
                 _INSERT,
                 (
@@ -241,7 +266,7 @@ def _join_last(
     records += len(batch.ids)
     if records > batch_records or size + batch.size > _MERGE_BYTES or now - saved_at > _MERGE_S:
         return False
-    raw = b"\n".join((zlib.decompress(data), *batch.lines))
+    raw = b"".join((zlib.decompress(data), *batch.lines))
     values = (
         min(first_id, *batch.ids),
         max(last_id, *batch.ids),
@@ -262,7 +287,7 @@ def find_record(connection: sqlite3.Connection, invocation_id: str) -> Invocatio
     parameters = {"id": invocation_id, "tail": _tails([invocation_id])}
     needle = _encoder.encode(invocation_id)
     for (data,) in connection.execute(_FIND, parameters):
-        for line in zlib.decompress(data).split(b"\n"):
+        for line in zlib.decompress(data).splitlines():
             if needle in line:
                 record = _decoder.decode(line)
                 if record.id == invocation_id:
@@ -281,7 +306,7 @@ def list_records(connection: sqlite3.Connection, wanted: Filter) -> list[Invocat
     for last_id, data in connection.execute(_LIST, parameters):
         if len(found) >= wanted.limit and found[-1][0] > last_id:
             break  # rows come by their newest id: nothing older can push these out
-        for line in zlib.decompress(data).split(b"\n"):
+        for line in zlib.decompress(data).splitlines():
             head = _heading.decode(line)
             if wanted.admits(head):
                 found.append((head.id, line))
@@ -293,6 +318,11 @@ def list_records(connection: sqlite3.Connection, wanted: Filter) -> list[Invocat
 def encode(record: InvocationRecord) -> bytes:
     """Return the record as it is stored: one JSON document without a line break."""
     return _encoder.encode(record)
+
+
+def encode_lines(part: list[InvocationRecord]) -> bytes:
+    """Return records as they lie in a batch, one line each."""
+    return _encoder.encode_lines(part)
 
 
 def decode(line: bytes) -> InvocationRecord:

@@ -66,4 +66,4 @@ class Trimmer:
         for _ in range(spare):
             # Without result columns `execute` takes one step only, and a step frees one page.
             connection.execute("PRAGMA incremental_vacuum")
-        return spare == _STEP
+        return bool(spare == _STEP)

@@ -198,8 +198,7 @@ class SqliteStore:
 
     def add_records(self, records: list[InvocationRecord]) -> None:
         """Take finished synchronous invocations: O(1) each, never blocks, never raises."""
-        for record in records:
-            self._records.add(record)
+        self._records.add(records)
 
     @property
     def records_dropped(self) -> int:
