@@ -104,7 +104,9 @@ def _system_binds(interpreter: Interpreter, runtime: str) -> list[tuple[str, int
         binds.append((target, fd))
     for name in _DEVICES:
         fd = syscalls.open_tree(f"/dev/{name}")
-        syscalls.mount_setattr(fd, syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NOEXEC)
+        # Read-only is about the node in the file system; the device itself is still written to.
+        attributes = syscalls.MOUNT_ATTR_RDONLY | syscalls.MOUNT_ATTR_NOSUID
+        syscalls.mount_setattr(fd, attributes | syscalls.MOUNT_ATTR_NOEXEC)
         binds.append((f"dev/{name}", fd))
     return binds
 
