@@ -58,6 +58,17 @@ def test_invocations_are_counted_by_function_and_status(run):
     assert value(samples, name, function="other", status="failed") == 1
 
 
+def test_refused_calls_are_counted_by_reason_and_are_no_invocations(run):
+    metrics = Metrics()
+    metrics.refused(HELLO, "QueueFull")
+    metrics.refused(HELLO, "QueueFull")
+    metrics.refused(HELLO, "NoCapacity")
+    samples = parsed(run(metrics.render()))
+    assert value(samples, "hearth_refused_total", function="hello", type="QueueFull") == 2
+    assert value(samples, "hearth_refused_total", function="hello", type="NoCapacity") == 1
+    assert not any(name == "hearth_invocations_total" for name, _ in samples)
+
+
 def test_durations_fall_into_the_right_buckets_and_unmeasured_ones_into_none(run):
     metrics = Metrics()
     for duration in (50_000, 100_000, 100_001, 3 * MS, 60_000 * MS):

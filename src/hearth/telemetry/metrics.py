@@ -62,13 +62,14 @@ class _Outcome:
 
 
 class _Function:
-    __slots__ = ("cold_starts", "init", "outcomes", "wait")
+    __slots__ = ("cold_starts", "init", "outcomes", "refused", "wait")
 
     def __init__(self) -> None:
         self.outcomes: dict[Status, _Outcome] = {status: _Outcome() for status in _CODES}
         self.wait = Histogram(_WAIT)
         self.init = Histogram(_INIT)
         self.cold_starts = 0
+        self.refused: dict[str, int] = {}
 
 
 class _Scalar(NamedTuple):
@@ -87,6 +88,7 @@ class Metrics:
     def __init__(self) -> None:
         """Begin with nothing counted."""
         self._functions: dict[str, _Function] = {}
+        self._refused: dict[tuple[str, str], int] = {}
         self._scalars: list[_Scalar] = []
         self._pools: Callable[[], Iterable[PoolSample]] = tuple
 
@@ -127,9 +129,23 @@ class Metrics:
             function.cold_starts += 1
             function.init.observe(init_ns)
 
+    def refused(self, version: Version, error_type: str) -> None:
+        """Count a call that was not accepted, by why, e.g. `QueueFull`."""
+        key = (version.function, error_type)
+        self._refused[key] = self._refused.get(key, 0) + 1
+
+    def refused(self, version: Version, error_type: str) -> None:
+        """Count a call that was not accepted; `error_type` is from the closed list in `errors.py`."""
+        function = self._functions.get(version.function)
+        if function is None:
+            function = self._functions[version.function] = _Function()
+        function.refused[error_type] = function.refused.get(error_type, 0) + 1
+
     def forget(self, function: str) -> None:
         """Drop what was counted for a deleted function, so that names do not pile up."""
         self._functions.pop(function, None)
+        for key in [key for key in self._refused if key[0] == function]:
+            del self._refused[key]
 
     # --- what others know ----------------------------------------------------------------------
 
@@ -178,6 +194,7 @@ class Metrics:
         # Families must not be mixed, so every family walks all functions. One piece is small.
         functions = sorted(self._functions.items())
         yield from _invocations(functions)
+        yield from _refusals(sorted(self._refused.items()))
         yield from _starts_and_waits(functions)
         yield from _for_existing_dashboards(functions)
         yield from _pool_families(self._pools())
@@ -195,6 +212,11 @@ def _invocations(functions: _Functions) -> Iterator[str]:
             if outcome.calls:
                 labels = exposition.labels(function=name, status=status)
                 yield exposition.sample("hearth_invocations_total", labels, outcome.calls)
+    yield exposition.head("hearth_refused_total", "counter", "Calls that were not accepted.")
+    for name, function in functions:
+        for error_type, count in function.refused.items():
+            labels = exposition.labels(function=name, type=error_type)
+            yield exposition.sample("hearth_refused_total", labels, count)
     family = "hearth_invocation_duration_seconds"
     yield exposition.head(family, "histogram", "Hand-over to an instance until its answer.")
     for name, function in functions:
@@ -202,6 +224,13 @@ def _invocations(functions: _Functions) -> Iterator[str]:
             if outcome.calls:
                 labels = exposition.labels(function=name, status=status)
                 yield outcome.duration.render(family, labels)
+
+
+def _refusals(refused: list[tuple[tuple[str, str], int]]) -> Iterator[str]:
+    family = "hearth_invocations_refused_total"
+    yield exposition.head(family, "counter", "Calls that were not accepted, by the reason.")
+    for (name, reason), calls in refused:
+        yield exposition.sample(family, exposition.labels(function=name, type=reason), calls)
 
 
 def _starts_and_waits(functions: _Functions) -> Iterator[str]:
