@@ -46,6 +46,10 @@ if __name__ == '__main__':
 """
 
 
+async def _metrics():
+    return b"hearth_up 1\n"
+
+
 def b64(source: str | bytes) -> str:
     return base64.b64encode(source.encode() if isinstance(source, str) else source).decode()
 
@@ -147,7 +151,7 @@ class Node:
                 "keys": Authenticator(),
                 "audit": Auditor(self.store.add_audit),
                 "clock": SystemClock(),
-                "render_metrics": lambda: b"hearth_up 1\n",
+                "render_metrics": _metrics,
                 "not_ready": lambda: self.reasons,
                 "loopback_only": True,
                 "follow_interval_s": 0.01,

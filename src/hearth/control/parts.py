@@ -48,7 +48,7 @@ class Invoking(Protocol):
     """Calls under way on this node."""
 
     async def invoke(
-        self, version: Version, request: CallRequest, *, keep_result: bool
+        self, version: Version, request: CallRequest, **options: Any
     ) -> tuple[InvocationRecord, Reply | None]:
         """Call and wait for the outcome; no reply when it did not succeed."""
 
@@ -102,8 +102,8 @@ class Parts:
     keys: Keys
     audit: Auditing
     clock: Clock
-    render_metrics: Callable[[], bytes]
-    """Runs in a thread."""
+    render_metrics: Callable[[], Awaitable[bytes]]
+    """Gives way to the event loop while it works."""
     not_ready: Callable[[], tuple[str, ...]]
     """Reasons why this node cannot serve now, one sentence each."""
     loopback_only: bool

@@ -130,6 +130,7 @@ class Pool:
         self._idle_timer: Timer | None = None
         self._draining: str | None = None
         self._successor: Pool | None = None
+        self._cpu_gone_ns = 0
 
     # --- calls -----------------------------------------------------------------------------------
 
@@ -339,6 +340,7 @@ class Pool:
         """Forget an instance of which nothing is left, and make up for it where needed."""
         now = self._host.clock.monotonic()
         wanted = member.leaving is None
+        self._cpu_gone_ns += end.cpu_ns or 0
         self._let_go(member, end.reason or "gone")
         if wanted and not member.served:
             self._start_failed(outcome.of_start(end, self.version), now)
@@ -446,6 +448,15 @@ class Pool:
             "leaving": len(self._members) - len(staying),
             "waiting": len(self._waiting),
         }
+
+    def usage(self) -> tuple[int | None, float | None]:
+        """Measure bytes in use now and CPU seconds used ever; None: cannot be measured here."""
+        used = [m.instance.usage() for m in self._members if m.ready and m.instance is not None]
+        memory = [usage.memory_now for usage in used if usage.memory_now is not None]
+        cpu = [usage.cpu_ns for usage in used if usage.cpu_ns is not None]
+        if used and not cpu:
+            return sum(memory) if memory else None, None
+        return sum(memory) if memory or not used else None, (sum(cpu) + self._cpu_gone_ns) / 1e9
 
     def __repr__(self) -> str:
         n = self.counts()

@@ -49,6 +49,11 @@ class ProcessBackend:
         self._closing = False
         self._restart: asyncio.Task[None] | None = None
 
+    @property
+    def alive(self) -> bool:
+        """Whether the spawner is there to make instances."""
+        return self._link is not None and self._failures == 0
+
     # --- what the engine does ------------------------------------------------------------------
 
     async def open(self) -> None:

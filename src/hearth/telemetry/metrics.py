@@ -62,14 +62,13 @@ class _Outcome:
 
 
 class _Function:
-    __slots__ = ("cold_starts", "init", "outcomes", "refused", "wait")
+    __slots__ = ("cold_starts", "init", "outcomes", "wait")
 
     def __init__(self) -> None:
         self.outcomes: dict[Status, _Outcome] = {status: _Outcome() for status in _CODES}
         self.wait = Histogram(_WAIT)
         self.init = Histogram(_INIT)
         self.cold_starts = 0
-        self.refused: dict[str, int] = {}
 
 
 class _Scalar(NamedTuple):
@@ -133,13 +132,6 @@ class Metrics:
         """Count a call that was not accepted, by why, e.g. `QueueFull`."""
         key = (version.function, error_type)
         self._refused[key] = self._refused.get(key, 0) + 1
-
-    def refused(self, version: Version, error_type: str) -> None:
-        """Count a call that was not accepted; `error_type` is from the closed list in `errors.py`."""
-        function = self._functions.get(version.function)
-        if function is None:
-            function = self._functions[version.function] = _Function()
-        function.refused[error_type] = function.refused.get(error_type, 0) + 1
 
     def forget(self, function: str) -> None:
         """Drop what was counted for a deleted function, so that names do not pile up."""
@@ -212,11 +204,6 @@ def _invocations(functions: _Functions) -> Iterator[str]:
             if outcome.calls:
                 labels = exposition.labels(function=name, status=status)
                 yield exposition.sample("hearth_invocations_total", labels, outcome.calls)
-    yield exposition.head("hearth_refused_total", "counter", "Calls that were not accepted.")
-    for name, function in functions:
-        for error_type, count in function.refused.items():
-            labels = exposition.labels(function=name, type=error_type)
-            yield exposition.sample("hearth_refused_total", labels, count)
     family = "hearth_invocation_duration_seconds"
     yield exposition.head(family, "histogram", "Hand-over to an instance until its answer.")
     for name, function in functions:
