@@ -64,8 +64,12 @@ def test_refused_calls_are_counted_by_reason_and_are_no_invocations(run):
     metrics.refused(HELLO, "QueueFull")
     metrics.refused(HELLO, "NoCapacity")
     samples = parsed(run(metrics.render()))
-    assert value(samples, "hearth_refused_total", function="hello", type="QueueFull") == 2
-    assert value(samples, "hearth_refused_total", function="hello", type="NoCapacity") == 1
+    assert (
+        value(samples, "hearth_invocations_refused_total", function="hello", type="QueueFull") == 2
+    )
+    assert (
+        value(samples, "hearth_invocations_refused_total", function="hello", type="NoCapacity") == 1
+    )
     assert not any(name == "hearth_invocations_total" for name, _ in samples)
 
 
