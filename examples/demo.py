@@ -27,6 +27,7 @@ HOST = "127.0.0.1"
 WARM_CALLS = 50
 IDLE_TTL_S = 1
 PATIENCE_S = 60.0
+LOG_LINE = 2000
 
 
 class DemoError(Exception):
@@ -69,7 +70,7 @@ def main() -> int:
         except DemoError as error:
             print(f"demo: {error}", file=sys.stderr)
             log = (Path(folder) / "node.log").read_text(errors="replace").splitlines()
-            print(*log[-20:], sep="\n", file=sys.stderr)
+            print(*(line[:LOG_LINE] for line in log[-20:]), sep="\n", file=sys.stderr)
             return 1
     wrong = [row for row in rows if row.problem]
     for row in wrong:
@@ -92,10 +93,9 @@ def run(folder: Path) -> list[Row]:
         show(rows)
         family = descendants(node.pid)
         stop(node)
-    finally:
-        if node.poll() is None:
-            node.kill()
-            node.wait()
+    except BaseException:
+        abandon(node)
+        raise
     check_nothing_left(family, folder)
     print("stopped cleanly: exit code 0, no process and no mount left")
     return rows
@@ -125,9 +125,12 @@ def is_ready(node: subprocess.Popen[bytes], port: int) -> bool:
     if node.poll() is not None:
         raise DemoError(f"the node ended with exit code {node.returncode}")
     try:
-        return request(port, "GET", "/readyz").status == 200
-    except OSError:
+        answer = request(port, "GET", "/readyz")
+    except OSError:  # it does not listen yet
         return False
+    if answer.status not in (200, 503):
+        raise DemoError(f"/readyz answered {answer.status}: {shown(answer.body)}")
+    return answer.status == 200
 
 
 def deploy(declaration: Path, port: int) -> Deployed:
@@ -261,6 +264,16 @@ def stop(node: subprocess.Popen[bytes]) -> None:
         raise DemoError("the node did not stop on SIGTERM") from None
     if code != 0:
         raise DemoError(f"the node stopped with exit code {code}")
+
+
+def abandon(node: subprocess.Popen[bytes]) -> None:
+    """End a node that something went wrong with; let it clean up if it can."""
+    node.terminate()
+    try:
+        node.wait(10)
+    except subprocess.TimeoutExpired:
+        node.kill()
+        node.wait()
 
 
 def descendants(root: int) -> set[tuple[int, str]]:
