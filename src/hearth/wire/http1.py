@@ -145,6 +145,7 @@ class RequestParser:
         "_body_bytes",
         "_buffer",
         "_decoder",
+        "_forgiven",
         "_limits",
         "_remaining",
         "complete",
@@ -157,6 +158,7 @@ class RequestParser:
         self._decoder: ChunkedDecoder | None = None
         self._remaining = 0
         self._body_bytes = 0
+        self._forgiven = False
         self.complete = True
         """The body of the last head has been taken as a whole."""
 
@@ -178,7 +180,8 @@ class RequestParser:
             HearthError: one of the refusals; its status belongs in the answer.
         """
         buffer = self._buffer
-        if buffer[:2] == b"\r\n":  # RFC 9112 §2.2: one empty line before a request is forgiven
+        if buffer[:2] == b"\r\n" and not self._forgiven:  # one empty line, as RFC 9112 §2.2 asks
+            self._forgiven = True
             self._buffer = buffer = buffer[2:]
         end = buffer.find(b"\r\n\r\n")
         if end < 0:
@@ -193,6 +196,7 @@ class RequestParser:
         else:
             head, self._buffer = buffer[:end], buffer[end:]
         request = self._parse(head)
+        self._forgiven = False
         self._expect_body(request)
         return request
 
