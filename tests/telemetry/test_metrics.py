@@ -64,12 +64,9 @@ def test_refused_calls_are_counted_by_reason_and_are_no_invocations(run):
     metrics.refused(HELLO, "QueueFull")
     metrics.refused(HELLO, "NoCapacity")
     samples = parsed(run(metrics.render()))
-    assert (
-        value(samples, "hearth_invocations_refused_total", function="hello", type="QueueFull") == 2
-    )
-    assert (
-        value(samples, "hearth_invocations_refused_total", function="hello", type="NoCapacity") == 1
-    )
+    family = "hearth_invocations_refused_total"
+    assert value(samples, family, function="hello", type="QueueFull") == 2
+    assert value(samples, family, function="hello", type="NoCapacity") == 1
     assert not any(name == "hearth_invocations_total" for name, _ in samples)
 
 
@@ -164,6 +161,20 @@ def test_a_number_that_cannot_be_read_hides_no_other(run):
     samples = parsed(run(metrics.render()))
     assert value(samples, "whole") == 1
     assert value(samples, "broken") is None
+
+
+def test_a_pool_that_cannot_be_measured_hides_nothing_else(run):
+    metrics = Metrics()
+
+    def pools():
+        yield PoolSample("hello", 1, {"idle": 1})
+        raise RuntimeError("gone meanwhile")
+
+    metrics.expose_pools(pools)
+    metrics.expose("whole", "Whole.", lambda: 1)
+    samples = parsed(run(metrics.render()))
+    assert value(samples, "hearth_queue_depth", function="hello") == 1
+    assert value(samples, "whole") == 1
 
 
 def test_the_process_shows_itself(run):

@@ -189,7 +189,7 @@ class Metrics:
         yield from _refusals(sorted(self._refused.items()))
         yield from _starts_and_waits(functions)
         yield from _for_existing_dashboards(functions)
-        yield from _pool_families(self._pools())
+        yield from _pool_families(_readable(self._pools))
         yield from scalars
         yield from process_samples()
 
@@ -251,6 +251,13 @@ def _for_existing_dashboards(functions: _Functions) -> Iterator[str]:
             if outcome.calls:
                 labels = exposition.labels(function_name=f"{name}.default", code=_CODES[status])
                 yield outcome.duration.render(histogram, labels)
+
+
+def _readable(read: Callable[[], Iterable[PoolSample]]) -> Iterator[PoolSample]:
+    try:
+        yield from read()
+    except Exception as error:  # what cannot be measured must not hide everything else
+        get_logger("metrics").warning("not readable", metric="pools", error=repr(error))
 
 
 def _pool_families(samples: Iterable[PoolSample]) -> Iterator[str]:
