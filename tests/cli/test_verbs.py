@@ -120,7 +120,6 @@ def test_what_a_function_wrote_cannot_command_the_terminal(hearth, node):
     ("status", "kind", "code"),
     [
         (400, "BadInput", 2),
-        (401, "Unauthenticated", 3),
         (403, "Forbidden", 3),
         (404, "NotFound", 4),
         (409, "Conflict", 5),
@@ -137,6 +136,13 @@ def test_an_error_of_the_node_is_one_line_with_the_exit_code_of_its_class(
     outcome = hearth("list")
     assert (outcome.code, outcome.out) == (code, "")
     assert outcome.err == "hearth: it is so [timeout=3s]\n"
+
+
+def test_a_missing_key_is_said_with_what_to_set(hearth, node):
+    node.fails("GET", "/functions", 401, type="Unauthenticated", message="send Authorization")
+    outcome = hearth("list")
+    assert outcome.code == 3
+    assert "HEARTH_KEY" in outcome.err
 
 
 def test_an_answer_that_is_no_hearth_is_said_so(hearth, node):

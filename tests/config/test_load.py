@@ -141,6 +141,13 @@ def test_without_worker_use_container_the_default_mode_decides(load):
     assert len(warnings) == 1
 
 
+def test_namespace_types_are_a_floor_only_under_strict(load):
+    text = "process: {namespace_types: [pid], isolation_level: "
+    assert load(text + "strict}")[1] == []
+    (warning,) = load(text + "lightweight}")[1]
+    assert "process.namespace_types" in warning
+
+
 def test_worker_work_dir_beats_the_file(load):
     environ = {"WORKER_WORK_DIR": "./storage/work"}
     assert load("work_dir: /elsewhere", environ)[0].work_dir == "./storage/work"

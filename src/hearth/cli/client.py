@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
 from hearth.cli.options import Remote
-from hearth.errors import BadInput, HearthError
+from hearth.errors import BadInput, HearthError, Unauthenticated
 
 CONNECT_TIMEOUT_S = 10.0
 Connection = http.client.HTTPConnection
@@ -182,6 +182,8 @@ def platform_error(reply: Reply) -> HearthError | None:
     error = _classes().get(kind, HearthError)(
         str(message), limit=said.get("limit"), stack=said.get("stack"), path=said.get("path")
     )
+    if isinstance(error, Unauthenticated):
+        error.message = "this node wants an API key: set HEARTH_KEY"
     if error.path and error.path not in error.message:
         error.message = f"{error.path}: {error.message}"
     return error

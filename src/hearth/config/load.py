@@ -179,3 +179,9 @@ def _without_effect(given: Mapping[str, Given]) -> Iterator[str]:
                 f"execution.default_mode is auto ({entry.source}), which has no effect yet: "
                 "there is only process mode to choose"
             )
+    level = given.get("process.isolation_level")
+    if level and level.value == "lightweight" and "process.namespace_types" in given:
+        yield (
+            f"process.namespace_types ({given['process.namespace_types'].source}) has no effect "
+            "yet: lightweight uses every namespace that the host allows"
+        )
