@@ -1,7 +1,7 @@
 """Control groups of one node, whatever the kernel offers: one set of verbs, backends v2 and v1.
 
 A node owns a directory `hearth-<token>` in each hierarchy and below it one group per sandbox. It
-holds a file lock on that directory; the kernel drops the lock when its processes are dead, so
+holds a file lock on each; the kernel drops the lock when its processes are dead, so
 anyone can tell leftovers from the living without trusting process ids (`sweep`).
 """
 
@@ -94,7 +94,7 @@ class Node:
         """Nothing is made yet."""
         self.hierarchies = hierarchies
         self.token = ""
-        self._lock: int | None = None
+        self._locks: list[int] = []
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -103,23 +103,27 @@ class Node:
 
     @property
     def directories(self) -> list[str]:
-        """The distinct directories that hold `hearth-…` groups; the first one is locked."""
+        """The distinct directories that hold `hearth-…` groups."""
         return list(dict.fromkeys(self.hierarchies.roots.values()))
 
     def open(self) -> None:
-        """Claim a directory of our own; `sweep` first."""
-        while True:
-            self.token = PREFIX + secrets.token_hex(4)
-            first = f"{self.directories[0]}/{self.token}"
-            os.mkdir(first, 0o755)
-            self._lock = _try_lock(first)
-            if self._lock is not None:
-                if os.path.isdir(first):
-                    break
-                os.close(self._lock)  # swept between making and locking it
-        for directory in self.directories[1:]:
-            os.mkdir(f"{directory}/{self.token}", 0o755)
+        """Claim directories of our own; `sweep` first."""
+        while not self._claim():
+            self.close()  # somebody swept between making and locking
         self.hierarchies.prepare(self.token)
+
+    def _claim(self) -> bool:
+        self.token = PREFIX + secrets.token_hex(4)
+        for directory in self.directories:
+            path = f"{directory}/{self.token}"
+            os.mkdir(path, 0o755)
+            lock = _try_lock(path)
+            if lock is None:
+                return False
+            self._locks.append(lock)
+            if not os.path.isdir(path):
+                return False
+        return True
 
     def group(self, name: str) -> Group:
         """Make the group of a sandbox."""
@@ -129,26 +133,24 @@ class Node:
         """Kill and remove everything of this node."""
         for directory in reversed(self.directories):
             _remove_tree(f"{directory}/{self.token}")
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        while self._locks:
+            os.close(self._locks.pop())
 
 
 def sweep(directories: list[str]) -> list[str]:
-    """Kill and remove what dead nodes left behind; return the names of what was removed."""
-    removed = []
-    for name in sorted({name for directory in directories for name in _hearths(directory)}):
-        locked, lock = f"{directories[0]}/{name}", None
-        if os.path.isdir(locked):
-            lock = _try_lock(locked)
-            if lock is None:
-                continue  # its node lives
-        for directory in reversed(directories):
-            _remove_tree(f"{directory}/{name}")
-        if lock is not None:
-            os.close(lock)
-        removed.append(name)
-    return removed
+    """Kill and remove what dead nodes left behind; return the names of what was removed.
+
+    Each directory has a lock of its own, because two nodes may share one hierarchy and not another.
+    """
+    removed = set()
+    for directory in directories:
+        for name in _hearths(directory):
+            lock = _try_lock(f"{directory}/{name}")
+            if lock is not None:
+                _remove_tree(f"{directory}/{name}")
+                os.close(lock)
+                removed.add(name)
+    return sorted(removed)
 
 
 def write(path: str, text: str) -> None:
