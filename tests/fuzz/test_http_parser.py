@@ -51,7 +51,9 @@ def case(rng):
     changed = bytearray(data)
     for _ in range(rng.choice((0, 0, 0, 1, 3))):
         at = rng.randrange(len(changed))
-        changed[at : at + rng.randint(0, 2)] = rng.choice((b"", b"\0", b"\r", b"\n", b" ", b"\xff", b"%", b":", b"9"))
+        changed[at : at + rng.randint(0, 2)] = rng.choice(
+            (b"", b"\0", b"\r", b"\n", b" ", b"\xff", b"%", b":", b"9")
+        )
     return bytes(changed)
 
 
@@ -67,7 +69,15 @@ def understand(pieces):
                     request = parser.head()
                     if request is None:
                         break
-                    seen.append([request.method, request.path, request.forwarded_headers(), b"", request.keep_alive])
+                    seen.append(
+                        [
+                            request.method,
+                            request.path,
+                            request.forwarded_headers(),
+                            b"",
+                            request.keep_alive,
+                        ]
+                    )
                 if not parser.complete:
                     seen[-1][3] += parser.body()
                     if not parser.complete:
@@ -128,7 +138,15 @@ def nginx(tmp_path_factory):
         port = probe.getsockname()[1]
     (folder / "nginx.conf").write_text(CONFIG.format(dir=folder, port=port))
     process = subprocess.Popen(
-        ["nginx", "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf")]
+        [
+            "nginx",
+            "-p",
+            str(folder),
+            "-e",
+            str(folder / "error.log"),
+            "-c",
+            str(folder / "nginx.conf"),
+        ]
     )
     try:
         for _ in range(2000):

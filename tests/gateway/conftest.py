@@ -117,6 +117,17 @@ class Node:
         self._thread.join(10)
         assert not self._thread.is_alive()
 
+    def wait_empty(self):
+        """Wait until the server has no connection left."""
+
+        async def empty():
+            async with asyncio.timeout(8):
+                while self.server.connections or self.server._handing_over:
+                    self.server._empty.clear()
+                    await self.server._empty.wait()
+
+        self.run(empty())
+
     def connect(self):
         client = socket.create_connection(("127.0.0.1", self.port))
         client.settimeout(10)
@@ -186,3 +197,23 @@ def start():
 @pytest.fixture
 def node(start):
     return start()
+
+
+@pytest.fixture
+def http():
+    """Give the client's side: `get`, `read_answer`, `read_all`, `parse_head`."""
+    return SimpleNamespace(
+        get=get, read_answer=read_answer, read_all=read_all, parse_head=parse_head, split=split
+    )
+
+
+def split(answers):
+    """Split answers that have a Content-Length; return a list of (status, headers, body)."""
+    found = []
+    while answers:
+        head, _, rest = answers.partition(b"\r\n\r\n")
+        status, headers = parse_head(head)
+        length = int(headers.get(b"content-length", 0))
+        found.append((status, headers, rest[:length]))
+        answers = rest[length:]
+    return found

@@ -171,14 +171,21 @@ def test_an_offer_to_upgrade_is_ignored_and_its_body_is_framed():
 
 def test_functions_get_no_hop_by_hop_headers_and_none_that_connection_names():
     head = b"GET / HTTP/1.1\r\n" + H + b"Connection: X-Secret, te\r\nX-Secret: 1\r\nX-Kept: 2\r\n"
-    head += b"TE: trailers\r\nKeep-Alive: 1\r\nUpgrade: x\r\nProxy-Authorization: p\r\nTrailer: t\r\n"
+    head += (
+        b"TE: trailers\r\nKeep-Alive: 1\r\nUpgrade: x\r\nProxy-Authorization: p\r\nTrailer: t\r\n"
+    )
     block = only(head + b"Authorization: A\r\n\r\n")[0].forwarded_headers()
     assert block == b"x-kept: 2\r\nhost: a\r\nauthorization: A\r\n"
 
 
 def test_chunks_become_a_body_and_trailers_are_dropped():
     head = b"POST / HTTP/1.1\r\n" + H + b"Transfer-Encoding: Chunked\r\n\r\n"
-    data = head + b"3;x=y\r\nabc\r\n02\r\nde\r\n0\r\nX-Trailer: 1\r\n\r\nGET /2 HTTP/1.1\r\n" + H + b"\r\n"
+    data = (
+        head
+        + b"3;x=y\r\nabc\r\n02\r\nde\r\n0\r\nX-Trailer: 1\r\n\r\nGET /2 HTTP/1.1\r\n"
+        + H
+        + b"\r\n"
+    )
     found, error = parse(data)
     assert error is None
     assert [(r.path, b) for r, b in found] == [(b"/", b"abcde"), (b"/2", b"")]
@@ -192,7 +199,10 @@ def test_chunks_become_a_body_and_trailers_are_dropped():
         (431, b"GET / HTTP/1.1\r\n" + H + b"X: " + b"a" * 2000),
         (431, b"GET / HTTP/1.1\r\n" + H + b"X: a\r\n" * 20 + b"\r\n"),
         (413, b"POST / HTTP/1.1\r\n" + H + b"Content-Length: 101\r\n\r\n"),
-        (413, b"POST / HTTP/1.1\r\n" + H + b"Transfer-Encoding: chunked\r\n\r\n65\r\n" + b"a" * 101),
+        (
+            413,
+            b"POST / HTTP/1.1\r\n" + H + b"Transfer-Encoding: chunked\r\n\r\n65\r\n" + b"a" * 101,
+        ),
     ],
 )
 def test_a_limit_is_refused_by_its_name(status, data):

@@ -48,6 +48,7 @@ class Connection(asyncio.Protocol):
         self._busy_advancing = False
         self._closing = False
         self._eof = False
+        self._resuming = False
         self._paused_reading = False
         self._paused_writing = False
         self._discarded = 0
@@ -81,6 +82,8 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Let a request that is complete be answered; the client may only have closed its half."""
         self._eof = True
+        if self._resuming:
+            return True
         if self.exchange is None or not self._parser.complete or self._closing:
             return False
         if not self.exchange.begun:
@@ -140,11 +143,16 @@ class Connection(asyncio.Protocol):
                     return
                 self._begin(request)
             if self.exchange is None and not self._closing:
-                self._server.loop.call_soon(self._advance)
+                self._resuming = True
+                self._server.loop.call_soon(self._resume)
         except HearthError as error:
             self._reject(error)
         finally:
             self._busy_advancing = False
+
+    def _resume(self) -> None:
+        self._resuming = False
+        self._advance()
 
     def _begin(self, request: Request) -> None:
         parser = self._parser
