@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
 def serve_concurrent(host: Host, pending: Pending | None = None) -> NoReturn:
     """Answer `pending` and all further calls; raises as `serve_blocking` does."""
-    asyncio.run(_Loop(host).serve(pending))
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    # Not `asyncio.run`: it would wait for tasks and threads of a process that is about to end.
+    loop.run_until_complete(_Loop(host).serve(pending))
     raise Closed
 
 

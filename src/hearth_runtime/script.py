@@ -40,6 +40,7 @@ def run_script(init: Init, channel: Channel, payload: bytes) -> int:
     os.environ["HEARTH_CALL_ID"] = request.id
     _provide(request.body or b"{}")
     channel.close()
+    _signal.signal(_signal.SIGINT, _signal.default_int_handler)
     path = os.path.join(init.root, init.entry)
     dress_interpreter(path, search=os.path.dirname(path))
     code = _run_main(path)
@@ -103,6 +104,7 @@ def _finish(code: int) -> int:
     atexit._run_exitfuncs()
     sys.modules["__main__"].__dict__.clear()  # e.g. a file of its own over stdout is flushed
     flush_all()
-    if code == -_signal.SIGINT:
-        os.kill(os.getpid(), _signal.SIGINT)  # uncaught KeyboardInterrupt ends by the signal
+    if code == -_signal.SIGINT:  # an uncaught KeyboardInterrupt ends by the signal
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+        os.kill(os.getpid(), _signal.SIGINT)
     return code

@@ -155,6 +155,18 @@ def test_sys_exit_in_an_async_handler_ends_the_process(load):
     assert host.wait() == 5
 
 
+def test_a_thread_that_never_ends_does_not_hold_up_sys_exit(load):
+    host = load("""
+        import asyncio, threading
+
+        async def handle(request):
+            asyncio.get_running_loop().run_in_executor(None, threading.Event().wait)
+            raise SystemExit(6)
+    """)
+    host.start_call()
+    assert host.wait() == 6
+
+
 def test_calls_read_together_with_an_awaitable_one_are_answered(load):
     host = load(
         "async def work(x):\n    return x\ndef handle(request):\n    return work(request.body)\n"

@@ -97,6 +97,7 @@ def test_a_payload_that_is_not_text_arrives_byte_for_byte(run):
         ("import os\nprint('kept')\nos._exit(6)\n", 6, "kept\n", ""),
         ("import os\nos.kill(os.getpid(), 15)\n", -15, "", ""),
         ("raise KeyboardInterrupt\n", -2, "", "KeyboardInterrupt\n"),
+        ("import os\ntry:\n    os.kill(os.getpid(), 2)\nexcept KeyboardInterrupt:\n    print('caught')\n", 0, "caught\n", ""),
         ("print('no newline', end='')\n", 0, "no newline", ""),
         ("import atexit\natexit.register(print, 'at exit')\nprint('main')\n", 0, "main\nat exit\n", ""),
         ("import threading, time\nthreading.Thread(target=lambda: (time.sleep(.05), print('thread'))).start()\n", 0, "thread\n", ""),
