@@ -236,7 +236,9 @@ class Node:
         total: dict[str, int] = {}
         for pool in self.invoker.pools():
             if pool.version.function_id == function.id:
-                for state, count in pool.counts().items():
+                counts = pool.counts()
+                del counts["waiting"]
+                for state, count in counts.items():
                     total[state] = total.get(state, 0) + count
         return total
 

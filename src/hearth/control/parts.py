@@ -39,9 +39,17 @@ class Keys(Protocol):
 class Reply(Protocol):
     """What a function answered."""
 
-    status: int
-    headers: bytes
-    body: bytes
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+
+    @property
+    def headers(self) -> bytes:
+        """The checked header block."""
+
+    @property
+    def body(self) -> bytes:
+        """All of it."""
 
 
 class Invoking(Protocol):

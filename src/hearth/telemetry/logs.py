@@ -56,6 +56,17 @@ def configure(
         logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=False,
     )
+    logging.basicConfig(
+        level=level.upper(), handlers=[_Bridge()], force=True
+    )  # the layers below know the standard library's logging only
+
+
+class _Bridge(logging.Handler):
+    """Gives lines of the standard library's logging the same form as all others."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        logger = get_logger(record.name.removeprefix("hearth."))
+        logger.log(record.levelno, record.getMessage(), exc_info=record.exc_info or None)
 
 
 def get_logger(component: str) -> structlog.typing.FilteringBoundLogger:
