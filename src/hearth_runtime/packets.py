@@ -1,4 +1,4 @@
-"""Messages with descriptors over a SOCK_SEQPACKET socket: one JSON object and some fds per packet."""
+"""Messages over a SOCK_SEQPACKET socket: one JSON object and some descriptors per packet."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def receive(sock: socket.socket, *, wait: bool = True) -> tuple[dict[str, Any], 
         PacketError: data or descriptors were cut off; what did arrive is closed.
         BlockingIOError: nothing is there, and the socket is non-blocking or `wait` is False.
     """
-    flags = socket.MSG_CMSG_CLOEXEC | (0 if wait else socket.MSG_DONTWAIT)
-    data, ancillary, flags, _ = sock.recvmsg(MAX_BYTES, _ANCILLARY, flags)
+    how = socket.MSG_CMSG_CLOEXEC | (0 if wait else socket.MSG_DONTWAIT)
+    data, ancillary, flags, _ = sock.recvmsg(MAX_BYTES, _ANCILLARY, how)
     fds = array.array("i")
     for level, kind, payload in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:

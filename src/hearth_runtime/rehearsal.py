@@ -52,7 +52,14 @@ def rehearse(calls: int) -> None:
     streams, bytecode = (sys.stdout, sys.stderr), sys.dont_write_bytecode
     ours, theirs = socket.socketpair()
     call = frames.call_frame(
-        1, 0.0, b"rehearsal", b"POST", b"/", b"", b"content-type: application/json\r\n", b'{"name":"a"}'
+        1,
+        0.0,
+        b"rehearsal",
+        b"POST",
+        b"/",
+        b"",
+        b"content-type: application/json\r\n",
+        b'{"name":"a"}',
     )
     ours.send(frames.frame(frames.INIT, 0, _INIT) + call * calls)
     ours.shutdown(socket.SHUT_WR)

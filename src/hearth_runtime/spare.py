@@ -1,4 +1,4 @@
-"""What becomes of a fork of the zygote: A, the init of a new pid namespace, and B, the spare itself.
+"""What becomes of a fork of the zygote: A, init of a new pid namespace, and B, the spare itself.
 
 A enters the cgroups, makes the namespaces and mounts, forks B and then only waits. User code never
 is pid 1, because the kernel shields pid 1 from signals of its own namespace. B waits, prepared as
@@ -22,6 +22,8 @@ from hearth_runtime import packets, rehearsal, runtime_host, syscalls
 CHANNEL, CONTROL, LIFELINE = 3, 4, 5
 INSIDE_UID = 1000
 CODE = "/app/function"
+TMP = "/tmp"  # noqa: S108 - a mount point of the sandbox
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 - as above
 
 _MASKED_FILES = ("kcore", "keys", "key-users", "timer_list", "sched_debug", "kmsg", "kpagecount")
 _READ_ONLY = ("sys", "irq", "bus", "fs", "sysrq-trigger")
@@ -88,34 +90,29 @@ def _isolate(order: dict[str, Any], zygote: socket.socket) -> None:
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
     private = syscalls.MS_NOSUID | syscalls.MS_NODEV
-    syscalls.mount("tmpfs", "/tmp", "tmpfs", private, tmp_options(order["tmp_bytes"]))  # noqa: S108 - a mount point of the sandbox
-    syscalls.mount(
-        "tmpfs",
-        "/dev/shm",
-        "tmpfs",
-        private | syscalls.MS_NOEXEC,
-        "size=16m,nr_inodes=1k,mode=1777",
-    )  # noqa: S108 - as above
+    syscalls.mount("tmpfs", TMP, "tmpfs", private, tmp_options(order["tmp_bytes"]))
+    noexec = private | syscalls.MS_NOEXEC
+    syscalls.mount("tmpfs", SHARED_MEMORY, "tmpfs", noexec, "size=16m,nr_inodes=1k,mode=1777")
     socket.sethostname("function")
     if order["network"] == "none":
         _loopback_up()
 
 
 def tmp_options(size: int) -> str:
-    """Return mount options of a `/tmp` of `size` bytes: one inode per 4 KiB, as the kernel has it."""
+    """Return mount options of a `/tmp` of `size` bytes, with one inode per 4 KiB."""
     return f"size={size},nr_inodes={max(size >> 12, 64)},mode=1777"
 
 
 def _mount_proc() -> None:
-    """Replace the zygote's /proc by one of the new pid namespace and cover what tells or changes too much.
+    """Replace /proc by one of the new pid namespace, covering what tells or changes too much.
 
     The old one must be visible until the new one exists, or an ordinary user may not mount it. Made
     before the user namespace, all of it is locked for whoever later gains rights inside that.
     """
     flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
-    syscalls.mount("proc", "/tmp", "proc", flags)  # noqa: S108 - an empty directory of the template root
+    syscalls.mount("proc", TMP, "proc", flags)
     syscalls.umount("/proc")
-    syscalls.mount("/tmp", "/proc", None, syscalls.MS_MOVE)  # noqa: S108 - as above
+    syscalls.mount(TMP, "/proc", None, syscalls.MS_MOVE)
     for name in _MASKED_FILES:
         if os.path.exists(f"/proc/{name}"):
             syscalls.mount("/dev/null", f"/proc/{name}", None, syscalls.MS_BIND)
@@ -174,7 +171,7 @@ def _become(order: dict[str, Any], duty: dict[str, Any], fds: list[int]) -> None
     os.close(fds[0])
     if duty["tmp_bytes"] != order["tmp_bytes"]:
         flags = syscalls.MS_REMOUNT | syscalls.MS_NOSUID | syscalls.MS_NODEV
-        syscalls.mount("tmpfs", "/tmp", "tmpfs", flags, tmp_options(duty["tmp_bytes"]))  # noqa: S108 - the sandbox's own
+        syscalls.mount("tmpfs", TMP, "tmpfs", flags, tmp_options(duty["tmp_bytes"]))
     for name, limit in duty["rlimits"].items():
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (limit, limit))
     if order["uid"] is not None:

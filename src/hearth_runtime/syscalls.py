@@ -1,4 +1,4 @@
-"""The few system calls that Python lacks, bound with ctypes; used on both sides of the sandbox wall.
+"""The few system calls that Python lacks, bound with ctypes, for both sides of the sandbox wall.
 
 Every function raises OSError with the kernel's errno. Nothing here needs a compiler.
 """
@@ -91,7 +91,7 @@ def setns(fd: int, kind: int) -> None:
 def mount(
     source: str | None, target: str, kind: str | None, flags: int = 0, data: str | None = None
 ) -> None:
-    """Call mount(2)."""
+    """Attach a file system, or change or move an attached one."""
     result = _libc.mount(
         _path(source),
         _path(target),
@@ -153,7 +153,7 @@ def close_from(first: int) -> None:
 
 
 def prctl(option: int, argument: int = 0, second: int = 0) -> int:
-    """Call prctl(2)."""
+    """Change a setting of this process."""
     return _checked(
         _libc.prctl(option, ctypes.c_ulong(argument), ctypes.c_ulong(second), 0, 0),
         f"prctl {option}",

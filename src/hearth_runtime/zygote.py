@@ -1,11 +1,10 @@
 """The zygote: an interpreter with its imports done that forks sandboxes on order of the spawner.
 
-It runs inside the template root (read-only, see `hearth.linux.root`), single-threaded, and runs no
-user code. Descriptor 3 is a packet socket to the spawner. The first packet configures it:
-`filter` and `last_filter` (hex of seccomp programs), `preload`, `root` (whether sandboxes get uids of their own),
-`tmp_bytes`, `nofile`. It answers `{"ready": true}`. Then each `{"fork": n, "uid", "network"}` with
-the descriptors that `spare.run` documents is answered by `{"forked": n}` with a pidfd of A, or
-`{"failed": n, "message"}`.
+It runs inside the template root (see `hearth.linux.root`), single-threaded, and runs no user code.
+Descriptor 3 is a packet socket to the spawner. The first packet configures it: `filter` and
+`last_filter` (hex of seccomp programs), `preload` (modules), `tmp_bytes`, `nofile`. It answers
+`{"ready": true}`. Then each `{"fork": n, "uid", "network"}` with the descriptors that `spare.run`
+documents is answered by `{"forked": n}` with a pidfd of A, or `{"failed": n, "message"}`.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from hearth.linux.cgroups import Limits
 MIB = 1 << 20
 
 
-@pytest.fixture()
+@pytest.fixture
 def unified(tmp_path):
     """Look like a cgroup2 mount, as far as plain files can."""
     (tmp_path / "cgroup.controllers").write_text("cpuset cpu io memory pids")

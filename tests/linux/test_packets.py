@@ -11,7 +11,7 @@ import pytest
 from hearth_runtime import packets
 
 
-@pytest.fixture()
+@pytest.fixture
 def ends():
     ours, theirs = packets.pair()
     yield ours, theirs

@@ -1,1 +1,1 @@
-"""The only code that talks to the kernel: namespaces, mounts, cgroups, seccomp, descriptor passing."""
+"""The only code that talks to the kernel: namespaces, mounts, cgroups, seccomp, descriptors."""

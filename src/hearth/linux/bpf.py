@@ -1,4 +1,4 @@
-"""An assembler for classic BPF as seccomp runs it: instructions in, `struct sock_filter` bytes out."""
+"""An assembler for classic BPF: instructions in, bytes of `struct sock_filter` out."""
 
 from __future__ import annotations
 

@@ -121,26 +121,27 @@ class V1Group:
 
     def measure(self) -> Measure:
         """Read peak memory, CPU time and the number of out-of-memory kills."""
-        memory, cpu = self._memory, self._paths.get("cpuacct")
-        return Measure(
-            memory_peak=cgroups.read_number(f"{memory}/memory.max_usage_in_bytes")
-            if memory
-            else None,
-            cpu_ns=cgroups.read_number(f"{cpu}/cpuacct.usage") if cpu else None,
-            oom_kills=(cgroups.field(f"{memory}/memory.oom_control", "oom_kill") or 0)
-            if memory
-            else 0,
-        )
+        measure = Measure()
+        if "cpuacct" in self._paths:
+            usage = f"{self._paths['cpuacct']}/cpuacct.usage"
+            measure = measure._replace(cpu_ns=cgroups.read_number(usage))
+        if self._memory:
+            control = f"{self._memory}/memory.oom_control"
+            measure = measure._replace(
+                memory_peak=cgroups.read_number(f"{self._memory}/memory.max_usage_in_bytes"),
+                oom_kills=cgroups.field(control, "oom_kill") or 0,
+            )
+        return measure
 
     def memory_now(self) -> int | None:
         """Read the memory in use."""
-        return (
-            cgroups.read_number(f"{self._memory}/memory.usage_in_bytes") if self._memory else None
-        )
+        if not self._memory:
+            return None
+        return cgroups.read_number(f"{self._memory}/memory.usage_in_bytes")
 
     def kill(self) -> None:
         """Nothing to do: the death of the sandbox's pid 1 kills its whole pid namespace."""
 
     def remove(self) -> bool:
         """Remove the group from every hierarchy."""
-        return all([cgroups.remove_directory(path) for path in dict.fromkeys(self._paths.values())])
+        return all(cgroups.remove_directory(path) for path in dict.fromkeys(self._paths.values()))

@@ -7,6 +7,7 @@ anyone can tell leftovers from the living without trusting process ids (`sweep`)
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -57,7 +58,7 @@ class Group(Protocol):
         """Set the limits; microseconds."""
 
     def oom_event(self) -> int | None:
-        """Return an eventfd that counts out-of-memory conditions, if that is how one learns of them."""
+        """Return an eventfd that counts out-of-memory conditions, where that is needed."""
 
     def measure(self) -> Measure:
         """Read the figures so far."""
@@ -252,7 +253,5 @@ def _members(directory: str) -> list[int]:
 
 def _kill(pid: int) -> None:
     if pid > 1:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass

@@ -69,9 +69,9 @@ class Sandbox:
         fd = syscalls.open_tree(duty["code"])
         try:
             syscalls.mount_setattr(fd, _CODE_FLAGS)
-            rlimits = (
-                {} if self.group is not None else {"DATA": limits.memory, "NPROC": limits.pids}
-            )
+            rlimits: dict[str, int] = {}
+            if self.group is None:  # weaker, but better than nothing
+                rlimits = {"DATA": limits.memory, "NPROC": limits.pids}
             order = {"tmp_bytes": duty["tmp_bytes"], "rlimits": rlimits}
             packets.send(self.control, order, (fd,))
         finally:

@@ -155,7 +155,7 @@ def _examine_socket() -> list[Instruction]:
 
 
 def _examine_ioctl() -> list[Instruction]:
-    """The kernel looks at the low 32 bits of the request only, and so do we."""
+    """Look at the low 32 bits of the request only, as the kernel does."""
     return [
         Instruction(bpf.LOAD, bpf.low(1), label="examine ioctl"),
         *(_jump(request, "denied") for request in _TERMINAL_INJECTIONS),

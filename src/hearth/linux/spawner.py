@@ -1,17 +1,17 @@
 """The spawner: the privileged, single-threaded process that makes, arms and buries sandboxes.
 
-It is pid 1 of its own pid namespace (see `launcher`), so its end is the end of all it made. The node
-speaks to it over one packet socket, its lease: end of stream, plus the grace time, ends everything.
+It is pid 1 of its own pid namespace (see `launcher`), so its end is the end of all it made. The
+node speaks to it over one packet socket, its lease: end of stream, plus the grace time, ends all.
 
 Node to spawner
-    {"demand": stock, "preload": […], "network": …, "waiting": n}   keep spares of this stock, and n more now
-    {"assign": number, "code": dir, "memory", "pids", "cpu", "tmp_bytes"}   make this spare an instance
+    {"demand": stock, "preload", "network", "waiting"}: keep spares, and as many more as wait now
+    {"assign": number, "code", "memory", "pids", "cpu", "tmp_bytes"}: make a spare an instance
     {"kill": number}
 Spawner to node
     {"hello": {"cgroups": "v1" | "v2" | null, "roots": {…}, "token": …}}
-    {"spare": number, "stock": …} + channel, stdout, stderr   a spare is ready
-    {"gone": number, "stock", "status", "error", "oom", "memory_peak", "cpu_ns"}   nothing is left of it
-    {"stock_failed": stock, "message": …}   no sandbox of this stock can be made now
+    {"spare": number, "stock"} and three descriptors, channel, stdout, stderr: it is ready
+    {"gone": number, "stock", "status", "error", "oom", "memory_peak", "cpu_ns"}: nothing is left
+    {"stock_failed": stock, "message"}: no sandbox of this stock can be made now
     {"fatal": message}
 """
 
@@ -144,10 +144,8 @@ class Spawner:
         self._running = False
 
     def _tell(self, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
-        try:
+        with contextlib.suppress(ConnectionError):  # the lease is over, `_obey` hears of that
             packets.send(self._node, message, fds)
-        except (BrokenPipeError, ConnectionError):
-            pass  # the lease is over; its end of stream is handled by `_obey`
 
     def _assign(self, duty: dict[str, Any]) -> None:
         sandbox = self._sandboxes.get(duty["assign"])

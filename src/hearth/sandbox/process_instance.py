@@ -1,4 +1,4 @@
-"""One instance of process mode: a channel for the calls and a number at the spawner for the rest."""
+"""One instance of process mode: a channel for the calls, a number at the spawner for the rest."""
 
 from __future__ import annotations
 
@@ -27,7 +27,19 @@ class Owner(Protocol):
 class ProcessInstance:
     """Implements `hearth.sandbox.base.Instance`."""
 
-    __slots__ = ("_channel", "_end", "_listener", "_loop", "_number", "_owner", "_reason", "code", "id", "stock", "version")  # fmt: skip
+    __slots__ = (
+        "_channel",
+        "_end",
+        "_listener",
+        "_loop",
+        "_number",
+        "_owner",
+        "_reason",
+        "code",
+        "id",
+        "stock",
+        "version",
+    )
 
     def __init__(
         self,

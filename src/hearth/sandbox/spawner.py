@@ -23,10 +23,10 @@ class SpawnerEvents(Protocol):
     """What the backend hears from its spawner."""
 
     def on_hello(self, description: dict[str, Any]) -> None:
-        """The spawner runs; where its control groups are."""
+        """Hear that it runs, and where its control groups are."""
 
     def on_spare(self, number: int, stock: str, fds: tuple[int, int, int]) -> None:
-        """A spare is ready; the descriptors are channel, stdout and stderr, and now ours."""
+        """Take a ready spare; channel, stdout and stderr are now ours."""
 
     def on_gone(self, number: int, report: dict[str, Any]) -> None:
         """Nothing is left of a sandbox that was ready once."""
@@ -35,7 +35,7 @@ class SpawnerEvents(Protocol):
         """No sandbox of this stock can be made now."""
 
     def on_lost(self, reason: str) -> None:
-        """The spawner has ended, and with it every sandbox; always the last event."""
+        """Hear that it has ended, and with it every sandbox; always the last event."""
 
 
 class SpawnerLink:

@@ -7,7 +7,7 @@ import itertools
 import os
 import textwrap
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -159,8 +159,8 @@ async def eventually(condition: Callable[[], bool], bound_s: float = BOUND_S) ->
         await asyncio.sleep(0.005)
 
 
-@pytest.fixture()
-def run(tmp_path: Path) -> Iterator[Callable[..., None]]:
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., None]:
     """Run an async test body with an open backend: `run(body, spares=2, …)`."""
     if os.geteuid() != 0:
         pytest.skip("the strict tests need root")
@@ -179,10 +179,10 @@ def run(tmp_path: Path) -> Iterator[Callable[..., None]]:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop_runner:
             loop_runner.run(main())
 
-    yield runner
+    return runner
 
 
-@pytest.fixture()
+@pytest.fixture
 def tools() -> Any:
     """What test modules share, as importlib mode gives them no package to import from."""
 

@@ -72,12 +72,15 @@ def handle(request):
 """
 
 
-@pytest.fixture()
+@pytest.fixture
 def as_user(tmp_path):
     """Run the node as an ordinary user, with an interpreter that the user can reach."""
     python = "/usr/bin/python3"
     version = subprocess.run(
-        [python, "-c", "import sys; print(*sys.version_info[:2])"], capture_output=True, text=True
+        [python, "-c", "import sys; print(*sys.version_info[:2])"],
+        capture_output=True,
+        text=True,
+        check=False,
     ).stdout.split()
     if os.geteuid() != 0 or version != [str(n) for n in sys.version_info[:2]]:
         pytest.skip("needs root to become somebody else, and a system Python of the same version")
@@ -93,10 +96,21 @@ def as_user(tmp_path):
 
     def run(level: str) -> dict:
         done = subprocess.run(
-            ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups", python, "-c", NODE]
-            + [level, f"{home}/run", str(home)],
+            [
+                "setpriv",
+                f"--reuid={UID}",
+                f"--regid={UID}",
+                "--clear-groups",
+                python,
+                "-c",
+                NODE,
+                level,
+                f"{home}/run",
+                str(home),
+            ],
             env={"PYTHONPATH": ":".join(map(str, paths)), "PYTHONDONTWRITEBYTECODE": "1"},
             capture_output=True,
+            check=False,
             text=True,
             timeout=60,
             cwd="/",

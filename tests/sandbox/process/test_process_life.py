@@ -76,7 +76,7 @@ def test_out_of_memory_is_reported_with_limit_and_peak(run, tools, who):
     hog = "x = bytearray(200 << 20)\n    return 'survived'\n"
     if who == "a child":
         hog = (
-            "import os, time\n    pid = os.fork()\n    if not pid:\n        x = bytearray(200 << 20)\n"
+            "import os, time\n    if os.fork() == 0:\n        x = bytearray(200 << 20)\n"
             "        os._exit(0)\n    time.sleep(60)\n"
         )
 

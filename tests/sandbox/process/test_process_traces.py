@@ -1,4 +1,4 @@
-"""Whatever dies, nothing is left behind: no process, control group, mount, descriptor or directory."""
+"""Whatever dies, nothing is left: no process, control group, mount, descriptor or directory."""
 
 from __future__ import annotations
 
@@ -159,6 +159,8 @@ def test_two_hundred_starts_leak_no_descriptor_group_or_process(run, tools):
         for _ in range(25):
             await asyncio.gather(*(life() for _ in range(8)))
         await tools.wait(settled)
-        await tools.wait(lambda: all(now <= then for now, then in zip(figures(), before)))
+        await tools.wait(
+            lambda: all(now <= then for now, then in zip(figures(), before, strict=True))
+        )
 
     run(body, spares=4)
