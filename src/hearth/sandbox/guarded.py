@@ -19,6 +19,8 @@ import msgspec
 from hearth.sandbox.base import Exit, Usage
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hearth.model import Version
     from hearth.sandbox.base import (
         Backend,
@@ -126,15 +128,12 @@ class Guard:
         """Pass it on the first time."""
         if not self._ready and self._end is None:
             self._ready = True
-            try:
-                self._listener.on_ready(self, init_ns)
-            except Exception:
-                _log.exception("listener of instance %s failed", self.id)
+            _tell(self._listener.on_ready, self, init_ns)
 
     def on_output(self, instance: Instance, stream: Stream, data: bytes) -> None:
         """Pass it on while the instance lives."""
         if self._end is None:
-            self._listener.on_output(self, stream, data)
+            _tell(self._listener.on_output, self, stream, data)
 
     def on_gone(self, instance: Instance, end: Exit) -> None:
         """Settle what is open, then pass it on, once."""
@@ -145,10 +144,7 @@ class Guard:
         self._end = end
         for call in list(self._calls):
             call.on_lost(end)
-        try:
-            self._listener.on_gone(self, end)
-        except Exception:
-            _log.exception("listener of instance %s failed", self.id)
+        _tell(self._listener.on_gone, self, end)
 
 
 class _GuardedCall:
@@ -167,7 +163,7 @@ class _GuardedCall:
 
     def on_output(self, stream: Stream, data: bytes) -> None:
         if self._caller is not None:
-            self._caller.on_output(stream, data)
+            _tell(self._caller.on_output, stream, data)
 
     def on_reply(self, status: int, headers: bytes, body: bytes) -> None:
         caller = self._caller  # `_close` by hand: this is the path of every warm call
@@ -181,35 +177,27 @@ class _GuardedCall:
 
     def on_head(self, status: int, headers: bytes) -> None:
         if self._caller is not None:
-            try:
-                self._caller.on_head(status, headers)
-            except Exception:
-                _log.exception("caller failed on a head")
+            _tell(self._caller.on_head, status, headers)
 
     def on_chunk(self, data: bytes) -> None:
         if self._caller is not None:
-            try:
-                self._caller.on_chunk(data)
-            except Exception:
-                _log.exception("caller failed on a chunk")
+            _tell(self._caller.on_chunk, data)
 
     def on_end(self) -> None:
         if caller := self._close():
-            try:
-                caller.on_end()
-            except Exception:
-                _log.exception("caller failed on an end")
+            _tell(caller.on_end)
 
     def on_error(self, error_type: str, message: str, stack: str | None) -> None:
         if caller := self._close():
-            try:
-                caller.on_error(error_type, message, stack)
-            except Exception:
-                _log.exception("caller failed on an error")
+            _tell(caller.on_error, error_type, message, stack)
 
     def on_lost(self, end: Exit) -> None:
         if caller := self._close():
-            try:
-                caller.on_lost(end)
-            except Exception:
-                _log.exception("caller failed on a loss")
+            _tell(caller.on_lost, end)
+
+
+def _tell(hear: Callable[..., object], *event: object) -> None:
+    try:
+        hear(*event)
+    except Exception:
+        _log.exception("%r failed", hear)
