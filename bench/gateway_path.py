@@ -1,4 +1,4 @@
-"""CPU of the gateway per warm request: bytes in, pipeline, an invoker that answers at once, bytes out.
+"""CPU of the gateway per warm request, in front of an invoker that answers at once.
 
     python bench/gateway_path.py [requests]
 

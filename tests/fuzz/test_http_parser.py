@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - tables of bytes read better one case a line
 """Hostile bytes for the HTTP core: alone, in any pieces, and beside a real nginx.
 
 A run feeds 20,000 inputs to the parser, each whole and in pieces, and 400 of the same kind, and the

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - tables of bytes read better one case a line
 import hashlib
 
 import pytest

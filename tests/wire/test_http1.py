@@ -1,3 +1,7 @@
+# ruff: noqa: E501 - tables of bytes read better one case a line
+import itertools
+
+import httptools
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
@@ -221,6 +225,33 @@ def test_a_long_target_is_refused_even_before_it_ends(end):
     assert error.status == 414
 
 
+class Callbacks:
+    def __init__(self):
+        self.headers = []
+
+    def on_header(self, name, value):
+        self.headers.append((name.lower(), value.strip(b" \t")))
+
+
+VALUES = st.binary(max_size=12).map(lambda raw: raw.replace(b"\r", b"").replace(b"\n", b""))
+NAMES = st.text("abcXYZ-_.!#|~09 :\t", min_size=1, max_size=8).map(str.encode)
+
+
+@settings(max_examples=3000, deadline=None)
+@given(st.lists(st.tuples(NAMES, VALUES), max_size=6))
+def test_headers_are_split_exactly_as_llhttp_does(headers):
+    head = b"GET / HTTP/1.1\r\n" + H + b"".join(b"%b:%b\r\n" % pair for pair in headers) + b"\r\n"
+    found, error = parse(head)
+    theirs = Callbacks()
+    try:
+        httptools.HttpRequestParser(theirs).feed_data(head)
+    except httptools.HttpParserError:
+        assert error is not None
+        return
+    if error is None:
+        assert found[0][0].headers == theirs.headers
+
+
 def test_nothing_is_parsed_ahead():
     parser = RequestParser(HttpLimits())
     one = b"GET / HTTP/1.1\r\n" + H + b"\r\n"
@@ -237,7 +268,7 @@ def test_pieces_of_any_size_give_the_same_requests(cuts):
     data += b"\r\nbody" + b"GET /s HTTP/1.1\r\n" + H + b"\r\n"
     parser, events, current = RequestParser(HttpLimits()), [], None
     edges = sorted({0, len(data), *(cut % len(data) for cut in cuts)})
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in itertools.pairwise(edges):
         parser.receive(data[start:stop])
         while True:
             if parser.complete:

@@ -137,7 +137,7 @@ class Connection(asyncio.Protocol):
             for _ in range(MAX_IN_A_ROW):
                 if self.exchange is not None or self._closing or self._paused_writing:
                     return
-                request = self._parser.head()
+                request = self._parser.head() if self._parser.waiting else None
                 if request is None:
                     self._await_head()
                     return
