@@ -15,12 +15,12 @@ from hearth.control.app import make_app
 from hearth.control.parts import Parts
 from hearth.engine.deploy import Deployer
 from hearth.engine.invoke import Invoker
+from hearth.engine.queue import Queue
 from hearth.engine.registry import Registry
 from hearth.errors import NotFound
 from hearth.gateway.auth import Authenticator
 from hearth.model import SystemClock
 from hearth.sandbox.stub import StubBackend
-from hearth.store.base import QueuedCall
 from hearth.store.blobs import Artifacts
 from hearth.store.sqlite import SqliteStore
 from hearth.telemetry.audit import Auditor
@@ -35,10 +35,10 @@ import os
 def main():
     payload_str = os.environ.get('FUNCTION_PAYLOAD', '{}')
     payload = json.loads(payload_str)
-    
+
     name = payload.get('name', 'World')
     result = {'message': f'Hello, {name}!'}
-    
+
     print(json.dumps(result))
 
 if __name__ == '__main__':
@@ -71,34 +71,6 @@ class Answer:
     @property
     def error(self):
         return self.json["error"]
-
-
-class StoredQueue:
-    """Puts calls on disk as the queue does, but runs none."""
-
-    def __init__(self, store, invoker):
-        self._store = store
-        self._invoker = invoker
-
-    async def enqueue(self, version, request):
-        await self._store.enqueue(
-            QueuedCall(
-                id=request.id,
-                function_id=version.function_id,
-                function=version.function,
-                version=version.number,
-                method=request.method,
-                path=request.path,
-                query=request.query,
-                headers=request.headers,
-                body=request.body,
-                created_at=1.0,
-            )
-        )
-        return request.id
-
-    async def cancel(self, invocation_id):
-        return await self._store.cancel_queued(invocation_id)
 
 
 class Node:
@@ -146,7 +118,13 @@ class Node:
                 "registry": self.registry,
                 "deployer": self.deployer,
                 "invoker": self.invoker,
-                "queue": StoredQueue(self.store, self.invoker),
+                "queue": Queue(  # never started: what is accepted stays queued
+                    settings.queue,
+                    store=self.store,
+                    registry=self.registry,
+                    invoker=self.invoker,
+                    clock=SystemClock(),
+                ),
                 "store": self.store,
                 "keys": Authenticator(),
                 "audit": Auditor(self.store.add_audit),
@@ -182,7 +160,7 @@ class Node:
         if body is not None:
             content = json.dumps(body).encode()
             given.setdefault("content-type", "application/json")
-        path, _, query = path.partition("?")
+        path, _, query = path.rpartition("?") if "?" in path else (path, "", "")
         sent = []
         messages = [{"type": "http.request", "body": content or b"", "more_body": False}]
 

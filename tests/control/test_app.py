@@ -110,7 +110,7 @@ def test_a_body_over_the_limit_is_413(node):
     assert answer.error["limit"] == f"gateway.max_body={16 << 20}"
 
 
-# --- audit -------------------------------------------------------------------------------------------
+# --- audit ---------------------------------------------------------------------------------------
 
 
 def test_every_mutating_call_is_written_down_whatever_came_of_it(node):
@@ -138,7 +138,7 @@ def test_all_routes_that_change_something_are_audited():
     assert {r.path for r in changing if r.action is None} == {"/invoke"}
 
 
-# --- keys --------------------------------------------------------------------------------------------
+# --- keys ----------------------------------------------------------------------------------------
 
 
 def test_a_key_is_shown_once_and_then_known_by_name_only(node):
@@ -190,7 +190,7 @@ def test_the_last_admin_key_stays_while_other_keys_exist(node):
     assert node("DELETE", f"/keys/{admin['id']}").status == 409
 
 
-# --- the document ------------------------------------------------------------------------------------
+# --- the document --------------------------------------------------------------------------------
 
 
 def test_the_document_lists_every_route_and_only_references_that_exist(node):

@@ -124,7 +124,7 @@ def test_the_api_shows_names_of_variables_but_not_their_values(node):
     assert node.registry.entry("echo").version.environment == {"API_KEY": "hunter2"}
 
 
-# --- what fails leaves the old version as it was --------------------------------------------------
+# --- what fails leaves the old version as it was -------------------------------------------------
 
 
 def test_a_function_that_cannot_be_loaded_fails_its_deploy_with_the_traceback(node):
@@ -182,7 +182,7 @@ def test_concurrent_deploys_of_one_function_are_serialised(node):
 def test_a_deploy_ends_well_although_its_client_has_gone(node):
     async def leave_early():
         task = asyncio.ensure_future(node.ask("POST", "/functions", node.function()))
-        while not node.deployer._tasks:
+        while not node.deployer._tasks:  # noqa: ASYNC110 - it begins within a few turns
             await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -146,7 +146,7 @@ def test_an_unknown_function_is_404(node):
     assert node("POST", "/invoke", {"function_id": "nope"}).status == 404
 
 
-# --- records ---------------------------------------------------------------------------------------
+# --- records -------------------------------------------------------------------------------------
 
 
 def test_invocations_are_listed_newest_first_by_pages(node):
@@ -194,7 +194,7 @@ def test_a_running_call_is_shown_and_cancelled(node):
 
     async def cancel_it():
         call = asyncio.ensure_future(node.ask("POST", "/invoke", {"function": "echo"}))
-        while not (live := [one for one in node.invoker.live() if one.status == "running"]):
+        while not (live := [c for c in node.invoker.live() if c.status == "running"]):  # noqa: ASYNC110 - no event tells
             await asyncio.sleep(0.001)
         path = f"/invocations/{live[0].id}"
         shown = await node.ask("GET", path)
@@ -214,7 +214,7 @@ def test_a_queued_call_is_cancelled(node):
     assert node("DELETE", path).status == 409
 
 
-# --- logs ------------------------------------------------------------------------------------------
+# --- logs ----------------------------------------------------------------------------------------
 
 
 def _writes(*lines):
@@ -315,7 +315,7 @@ def test_a_followed_function_log_shows_new_calls_until_the_client_leaves(node):
     assert [line.split()[-1] for line in node.run(follow())] == [b"seen", b"seen"]
 
 
-# --- who may see what ------------------------------------------------------------------------------
+# --- who may see what ----------------------------------------------------------------------------
 
 
 def test_a_caller_without_scope_admin_sees_neither_stack_nor_logs(node):

@@ -14,12 +14,13 @@ from hearth.errors import (
     BadInput,
     Forbidden,
     HearthError,
+    StoreError,
     TooManyRequests,
     Unauthenticated,
 )
 
 _REF = "#/components/schemas/{name}"
-_EVERYWHERE: tuple[type[HearthError], ...] = (HearthError, BadInput)
+_EVERYWHERE: tuple[type[HearthError], ...] = (HearthError, BadInput, StoreError)
 _BEHIND_A_KEY: tuple[type[HearthError], ...] = (Unauthenticated, Forbidden, TooManyRequests)
 _RETRY = {
     "Retry-After": {

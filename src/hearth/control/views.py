@@ -80,7 +80,7 @@ class InvokeRequest(
 
     function: Annotated[str, Meta(max_length=64)] | None = None
     function_id: Annotated[str, Meta(max_length=64)] | None = None
-    payload: msgspec.Raw = msgspec.Raw(b"{}")
+    payload: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"{}"))
     """Any JSON; passed on as it is written."""
     asynchronous: bool = False
 
