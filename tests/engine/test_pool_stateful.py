@@ -14,7 +14,6 @@ from hypothesis.stateful import (
 from hearth.sandbox.base import Exit
 from hearth.sandbox.stub import Answer, Start
 
-
 LAST = {"reply", "end", "fail"}
 
 
