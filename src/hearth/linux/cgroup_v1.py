@@ -70,6 +70,7 @@ class V1Group:
         """Stand for the existing directories `paths`, by controller."""
         self._paths = paths
         self._memory = paths.get("memory")
+        self._counts_swap = os.path.exists(f"{self._memory}/memory.memsw.limit_in_bytes")
 
     def entrances(self) -> list[int]:
         """Open `tasks`, not `cgroup.procs`.
@@ -84,10 +85,7 @@ class V1Group:
         """Write the limits of every controller there is."""
         paths = self._paths
         if self._memory:
-            cgroups.write(f"{self._memory}/memory.limit_in_bytes", str(limits.memory))
-            # Absent where the kernel does not count swap; then `memory.swappiness` is all there is.
-            with contextlib.suppress(FileNotFoundError):
-                cgroups.write(f"{self._memory}/memory.memsw.limit_in_bytes", str(limits.memory))
+            self._limit_memory(limits.memory)
         if "pids" in paths:
             cgroups.write(f"{paths['pids']}/pids.max", str(limits.pids))
         if "cpu" in paths:
@@ -101,6 +99,23 @@ class V1Group:
             weight = min(max(round(limits.shares * 100), 10), 1000)
             with contextlib.suppress(FileNotFoundError):  # only with the BFQ scheduler
                 cgroups.write(f"{paths['io']}/blkio.bfq.weight", str(weight))
+
+    def _limit_memory(self, size: int) -> None:
+        """Allow `size` bytes with and without swap; at no time may with be less than without."""
+        files = [
+            f"{self._memory}/memory.limit_in_bytes",
+            f"{self._memory}/memory.memsw.limit_in_bytes",
+        ]
+        if not self._counts_swap:
+            del files[1]
+        try:
+            cgroups.write(files[0], str(size))
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            files.reverse()
+        for path in files:
+            cgroups.write(path, str(size))
 
     def oom_event(self) -> int | None:
         """Register for out-of-memory conditions: version 1 kills one process, not the group."""

@@ -31,7 +31,7 @@ def main(fd: int) -> None:
     """Serve the node at the other end of the packet socket `fd` until it or the spawner is gone.
 
     The node's first packet: `run_dir`, `strict`, `spares`, `uid_base`, `lease_grace`, `tmp_bytes`,
-    `nofile`.
+    `memory` and `pids` (limits to set ahead), `nofile`.
     """
     node = socket.socket(fileno=fd)
     received = packets.receive(node)

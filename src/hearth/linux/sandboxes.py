@@ -24,13 +24,21 @@ _ZYGOTE = (
 class Sandbox:
     """A sandbox from the order to fork it until its last trace is gone."""
 
-    def __init__(self, number: int, stock: str, group: Group | None, slot: int) -> None:
-        """Make the sockets and pipes; `ours` go to the node, `theirs` inside."""
+    def __init__(
+        self, number: int, stock: str, *, group: Group | None, slot: int, limits: Limits
+    ) -> None:
+        """Make the sockets and pipes; `ours` go to the node, `theirs` inside.
+
+        `limits` are the likely ones: set ahead, and set again only for who needs others.
+        """
         self.number = number
         self.stock = stock
         self.group = group
         self.slot = slot
         self.pidfd: int | None = None
+        self._limits = limits
+        if group is not None:
+            group.limit(limits)
         self.oom_event = group.oom_event() if group is not None else None
         self.parked = False
         self.assigned = False
@@ -64,7 +72,7 @@ class Sandbox:
         """
         self.assigned = True
         limits = Limits(memory=duty["memory"], pids=duty["pids"], cpu=duty["cpu"])
-        if self.group is not None:
+        if self.group is not None and limits != self._limits:
             self.group.limit(limits)
         fd = syscalls.open_tree(duty["code"])
         try:

@@ -28,7 +28,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from hearth.linux.cgroups import Node
+from hearth.linux.cgroups import Limits, Node
 from hearth.linux.sandboxes import Sandbox, Zygote
 from hearth_runtime import packets
 
@@ -76,6 +76,7 @@ class Spawner:
         self._free_slots: list[int] = []
         self._slots = itertools.count()
         self._root: bool = config["root"]
+        self._limits = Limits(memory=config["memory"], pids=config["pids"], cpu=None)
         self._running = True
         self._refill_at: float | None = None
 
@@ -261,7 +262,7 @@ class Spawner:
         number = next(self._numbers)
         slot = heapq.heappop(self._free_slots) if self._free_slots else next(self._slots)
         group = self._groups.group(str(number)) if self._groups is not None else None
-        sandbox = Sandbox(number, name, group, slot)
+        sandbox = Sandbox(number, name, group=group, slot=slot, limits=self._limits)
         self._sandboxes[number] = sandbox
         stock.making += 1
         self._watch(sandbox.control.fileno(), lambda: self._hear_sandbox(sandbox))
@@ -288,12 +289,14 @@ class Spawner:
             self._refill(sandbox.stock, stock)
 
     def _out_of_memory(self, sandbox: Sandbox) -> None:
-        """Version 1 kills one process only; the rest of the sandbox cannot be trusted to go on."""
+        """End it: version 1 kills one process only, and the rest cannot be trusted to go on.
+
+        The event comes before the kernel's own kill, so there is no counter to look at yet.
+        """
         if sandbox.oom_event is None:
             return
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(BlockingIOError):  # a stale event of a number used anew
             os.eventfd_read(sandbox.oom_event)
-        if sandbox.group is not None and sandbox.group.measure().oom_kills:
             sandbox.out_of_memory = True
             sandbox.kill()
 

@@ -229,6 +229,8 @@ class ProcessBackend:
             "uid_base": process.uid_base,
             "lease_grace": float(process.lease_grace),
             "tmp_bytes": Limits().tmp_bytes,
+            "memory": int(process.memory_limit),
+            "pids": Limits().pids,
             "nofile": _OPEN_FILES,
         }
         self._link = SpawnerLink(self._loop, config, self)

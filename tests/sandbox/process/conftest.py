@@ -52,7 +52,8 @@ class Call:
         self.answer.set_result((error_type, message))
 
     def on_lost(self, end):
-        self.answer.set_exception(Ended(end))
+        if not self.answer.cancelled():  # the test gave up waiting
+            self.answer.set_exception(Ended(end))
 
 
 class Started:
