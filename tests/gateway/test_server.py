@@ -10,6 +10,7 @@ import threading
 import pytest
 
 from hearth.errors import Crashed
+from hearth.gateway import connection
 
 
 def later(call):
@@ -73,8 +74,8 @@ def test_reading_stops_while_an_answer_is_pending(pending, http):
             while sent < 64 << 20:
                 sent += client.send(b"G" * 65536)
         assert sent < 64 << 20
-        connection = next(iter(pending.server.connections))
-        assert pending.call(lambda: connection._parser.waiting) < 1 << 20
+        (served,) = pending.server.connections
+        assert pending.call(lambda: served._parser.waiting) < 1 << 20
 
 
 @pytest.mark.parametrize(
@@ -193,6 +194,34 @@ def test_a_slow_reader_pauses_its_function(pending, http):
         pending.call(lambda: call.sink.end(call))
         client.shutdown(socket.SHUT_WR)
         reader.join(10)
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_a_slow_but_steady_reader_gets_all_of_a_large_answer(start, http, version, monkeypatch):
+    monkeypatch.setattr(connection, "STALL_S", 0.2)
+    monkeypatch.setattr(connection, "LINGER_S", 0.2)
+    node = start(settings={"idle_timeout": 0.2})
+    size = 24 << 20
+    node.invoker.behave = lambda call: call.reply(body=b"x" * size)
+    with node.connect() as client:
+        client.sendall(f"GET /function/hello HTTP/{version}\r\nHost: localhost\r\n\r\n".encode())
+        received = 0
+        pace = threading.Event()
+        while received < size:
+            piece = client.recv(256 << 10)
+            assert piece, received
+            received += len(piece)
+            pace.wait(0.025)
+
+
+def test_a_client_that_reads_nothing_is_let_go(start, http, monkeypatch):
+    monkeypatch.setattr(connection, "STALL_S", 0.2)
+    node = start(settings={"idle_timeout": 0.2})
+    node.invoker.behave = lambda call: call.reply(body=b"x" * (24 << 20))
+    with node.connect() as client:
+        client.sendall(http.get("/function/hello"))
+        assert node.invoker.called.wait(5)
+        node.wait_empty()
 
 
 def test_a_client_that_resets_cancels_its_call(pending, http):

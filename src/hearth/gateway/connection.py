@@ -27,6 +27,8 @@ MIN_BODY_RATE = 16 << 10
 """Bytes per second that a body must come at, beyond `body_timeout`."""
 HALF_CLOSE_GRACE_S = 2.0
 LINGER_S = 5.0
+STALL_S = 10.0
+"""A client that reads slowly must take something in this time; how much is its own affair."""
 LINGER_BYTES = 4 << 20
 
 
@@ -52,6 +54,8 @@ class Connection(asyncio.Protocol):
         self._paused_reading = False
         self._paused_writing = False
         self._discarded = 0
+        self._unsent: float = 0
+        """Bytes of the answer not yet taken, when the deadline was last set or looked at."""
 
     # --- events of the transport ---------------------------------------------------------------
 
@@ -102,6 +106,7 @@ class Connection(asyncio.Protocol):
         """Stop the flow of the answer: the client reads too slowly."""
         self._paused_writing = True
         if not self._closing:
+            self._unsent = math.inf
             self._wait("stalled", self._server.settings.idle_timeout)
         if self.exchange is not None:
             self.exchange.flow(False)
@@ -267,8 +272,15 @@ class Connection(asyncio.Protocol):
         elif self.phase == "body" and exchange is not None:
             limit = f"gateway.body_timeout={self._server.settings.body_timeout:g}s"
             self._break_off(exchange, RequestTimeout(limit=limit))
+        elif self.phase in {"stalled", "closing"} and self._is_draining():
+            self._wait(self.phase, STALL_S)
         else:
             self.abort()
+
+    def _is_draining(self) -> bool:
+        """Say whether the client has taken some of the answer since this was asked before."""
+        before, self._unsent = self._unsent, self._transport.get_write_buffer_size()
+        return 0 < self._unsent < before
 
     def close_if_idle(self) -> None:
         """Close unless a request is there or arriving."""
@@ -281,6 +293,7 @@ class Connection(asyncio.Protocol):
         So then only our half is closed, and what still comes is thrown away for a while.
         """
         self._closing = True
+        self._unsent = self._transport.get_write_buffer_size()
         self._wait("closing", LINGER_S)
         if self._eof or (self._parser.complete and not self._parser.waiting):
             self._transport.close()

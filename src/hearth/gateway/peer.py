@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import logging
 import socket
 import struct
 
@@ -28,6 +29,7 @@ _UID_AND_INODE = struct.Struct("=II")
 _UID_AT = _HEADER.size + 4 + 48 + 4 + 8
 """Behind family, state, timer, retransmits; socket id; expiry; both queue lengths."""
 
+_log = logging.getLogger(__name__)
 Address = tuple[str, int]
 
 
@@ -47,7 +49,11 @@ class PeerGuard:
         Raises:
             Forbidden: a function's process, or an unknown local one, is at the other end.
         """
-        uid = owner_uid(remote, local)
+        try:
+            uid = owner_uid(remote, local)
+        except OSError as error:  # fail closed: nobody local is let in unidentified
+            _log.warning("cannot tell who is calling the control API: %s", error)
+            uid = None
         if uid is None:
             if local[0] == remote[0] or _is_local(remote[0]):
                 raise Forbidden("the process behind this connection cannot be identified")
