@@ -34,7 +34,8 @@ def measure(bench: Bench) -> dict[str, Any]:
         after = settled(node)
         node_pss = processes.pss_bytes([node.process.pid])
     if after["processes"] - before["processes"] < count:
-        raise NodeError(f"{count} calls made too few processes: {before} {after}")
+        tail = node.tail()
+        raise NodeError(f"{count} calls left too few processes: {before} {after}\n{tail}")
     return {
         "instances": count,
         "processes": after["processes"] - before["processes"],
