@@ -202,9 +202,8 @@ async def test_queued_and_running_calls_can_be_cancelled(tmp_path):
         for name in ("a1", "a2"):
             await node.until(name, "cancelled")
         assert not await node.queue.cancel("a1")
-        async with asyncio.timeout(10):
-            while node.queue.depth:
-                await asyncio.sleep(0.001)
+        await node.queue.close()
+        assert node.queue.depth == 0
 
 
 @scenario

@@ -331,6 +331,9 @@ HEAD_1 = frames.frame(frames.HEAD, 1, reply())
         pytest.param(frames.frame(frames.ERROR, 1, b"not json"), id="error that is no JSON"),
         pytest.param(frames.frame(frames.ERROR, 1, b'{"type": 1}'), id="error of wrong types"),
         pytest.param(frames.frame(frames.ERROR, 1, b"[" * 100_000), id="error nested deeply"),
+        pytest.param(
+            frames.frame(frames.ERROR, 1, b'{"type": "a", "message": "\xff"}'), id="error not UTF-8"
+        ),
         pytest.param(frames.frame(frames.INIT, 0), id="a frame of the node's"),
         pytest.param(frames.frame(99, 1), id="an unknown kind"),
         pytest.param(frames.frame(frames.REPLY, 1, reply(), flags=2), id="an unknown flag"),
@@ -435,6 +438,16 @@ async def test_an_exit_right_after_the_channel_closed_is_no_violation():
     await turns()
     assert rig.end(code=4) == Exit(code=4)
     assert "violation" not in rig.names()
+
+
+@pytest.mark.parametrize("ended", [{"code": 4}, {"signal": 11}])
+@scenario
+async def test_an_exit_that_is_reported_late_is_no_violation(ended):
+    rig = Rig()
+    await rig.ready()
+    rig.host.close()
+    await rig.until("violation")  # it is ended for it, in case it lives on
+    assert rig.end(**ended) == Exit(**ended)
 
 
 @pytest.mark.parametrize(

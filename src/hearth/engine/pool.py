@@ -13,71 +13,30 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from hearth.engine import outcome
 from hearth.engine.deadlines import Deadlines
 from hearth.engine.member import Member
 from hearth.engine.resources import Reservation
-from hearth.engine.scaling import Policy, Snapshot, back_off_s, decide
+from hearth.engine.roster import Roster
+from hearth.engine.scaling import Policy, Snapshot, decide
+from hearth.engine.tries import Tries
 from hearth.errors import (
     ColdStartTimeout,
     HearthError,
-    InitError,
     NoCapacity,
     QueueFull,
     QueueTimeout,
 )
 
 if TYPE_CHECKING:
-    from hearth.engine.resources import Budget, Share
-    from hearth.model import Clock, Version
-    from hearth.sandbox.base import Backend, Exit, Timer, Timers
+    from hearth.engine.ports import Host, Waiting
+    from hearth.engine.resources import Share
+    from hearth.model import Version
+    from hearth.sandbox.base import Exit, Timer
 
 _log = logging.getLogger(__name__)
-
-
-class Waiting(Protocol):
-    """A call, as the pool sees it."""
-
-    def begin(self, member: Member, now: float) -> None:
-        """Run on `member`, whose room is claimed; give it back with `Pool.release`."""
-
-    def overdue(self) -> None:
-        """Give up: it runs longer than its timeout. `Pool.release` still follows."""
-
-    def fail(self, error: HearthError) -> None:
-        """Give up: it was accepted but will not run."""
-
-    def refuse(self, error: HearthError) -> None:
-        """Give up: it is not even accepted."""
-
-
-class Host(Protocol):
-    """What a pool needs of the node, the same for all pools."""
-
-    @property
-    def backend(self) -> Backend:
-        """Makes instances."""
-
-    @property
-    def budget(self) -> Budget:
-        """What all pools share."""
-
-    @property
-    def clock(self) -> Clock:
-        """Tells the time."""
-
-    @property
-    def timers(self) -> Timers:
-        """Tell when time has passed."""
-
-    @property
-    def cold_start_timeout_s(self) -> float:
-        """How long a start may take."""
-
-    def code_of(self, version: Version) -> str:
-        """Return the directory of the unpacked bundle."""
 
 
 class Pool:
@@ -109,9 +68,9 @@ class Pool:
             instance_concurrency=limits.instance_concurrency,
             idle_ttl_s=version.scale.idle_ttl_s,
         )
-        self._members: set[Member] = set()
-        self._roomy: list[Member] = []
-        """Ready members with room for a call, the one used last at the end."""
+        self._roster = Roster()
+        self._members = self._roster.members
+        self._roomy = self._roster.roomy
         clock, timers = host.clock, host.timers
         self._starting: Deadlines[Member] = Deadlines(
             host.cold_start_timeout_s, self._start_overdue, clock=clock, timers=timers
@@ -123,10 +82,7 @@ class Pool:
             limits.timeout_s, _call_overdue, clock=clock, timers=timers
         )
         self._warming: list[Callable[[HearthError | None], None]] = []
-        self._proven = False
-        self._failures = 0
-        self._retry_at = 0.0
-        self._last_failure: HearthError | None = None
+        self._tries = Tries()
         self._idle_timer: Timer | None = None
         self._draining: str | None = None
         self._successor: Pool | None = None
@@ -246,7 +202,7 @@ class Pool:
 
     def warm(self, done: Callable[[HearthError | None], None]) -> None:
         """Make sure that an instance is ready; `done` is told None, or why not."""
-        if any(member.ready and member.leaving is None for member in self._members):
+        if self._roster.serves():
             done(None)
             return
         self._warming.append(done)
@@ -281,14 +237,14 @@ class Pool:
 
     def idle_longest(self) -> float | None:
         """Return since when the longest idle instance that may go is idle."""
-        if self._live() <= self._policy.min_instances:
+        if self._roster.live() <= self._policy.min_instances:
             return None
-        return min((member.idle_since for member in self._roomy if not member.calls), default=None)
+        idle = self._roster.idle()
+        return idle[0].idle_since if idle else None
 
     def evict(self) -> None:
         """Stop the longest idle instance: another function needs the room."""
-        idle = [member for member in self._roomy if not member.calls]
-        self.dismiss(min(idle, key=lambda member: member.idle_since), "evicted: idle longest")
+        self.dismiss(self._roster.idle()[0], "evicted: idle longest")
 
     def _grow(self, now: float) -> None:
         plan = decide(self._snapshot(), self._policy, now)
@@ -300,8 +256,8 @@ class Pool:
             self._start(now)
         if self._members or not (self._waiting or self._warming):
             return
-        if now < self._retry_at:
-            self._fail_waiting(self._backing_off(now))
+        if now < self._tries.retry_at:
+            self._fail_waiting(self._tries.refusal(now))
         elif verdict is Reservation.REFUSED:
             self._fail_waiting(NoCapacity(retry_after_s=1))
 
@@ -327,9 +283,7 @@ class Pool:
         now = self._host.clock.monotonic()
         self._starting.discard(member)
         member.ready_at = member.idle_since = now
-        self._proven = True
-        self._failures = 0
-        self._last_failure = None
+        self._tries.succeeded()
         self._roomy.append(member)
         self._warmed(None)
         self._advance(now)
@@ -352,10 +306,8 @@ class Pool:
     def _let_go(self, member: Member, reason: str) -> None:
         """Give it no further calls."""
         if member.leaving is None:
-            member.leaving = reason
             self._starting.discard(member)
-            if member in self._roomy:
-                self._roomy.remove(member)
+            self._roster.let_go(member, reason)
 
     def _remove(self, member: Member) -> None:
         if member in self._members:
@@ -370,24 +322,10 @@ class Pool:
 
     def _start_failed(self, error: HearthError, now: float) -> None:
         """Tell those whom nobody else can serve, and be slower to try again each time."""
-        self._failures += 1
-        self._last_failure = error
-        self._retry_at = now + back_off_s(self._failures)
+        self._tries.failed(error, now)
         _log.warning("%r: start failed: %s", self, error.message)
-        if not self._starting and not any(
-            member.ready and member.leaving is None for member in self._members
-        ):
+        if not self._starting and not self._roster.serves():
             self._fail_waiting(error)
-
-    def _backing_off(self, now: float) -> HearthError:
-        last = self._last_failure
-        seconds = self._retry_at - now
-        return InitError(
-            f"{last.message if last else 'it failed'} ({self._failures} starts failed in a row; "
-            f"the next try is in {seconds:.0f} s)",
-            stack=last.stack if last else None,
-            retry_after_s=seconds,
-        )
 
     def _warmed(self, error: HearthError | None) -> None:
         warming, self._warming = self._warming, []
@@ -403,10 +341,7 @@ class Pool:
     def _sweep_idle(self) -> None:
         self._idle_timer = None
         now = self._host.clock.monotonic() + 0.001  # the loop's timers may be this early
-        idle = sorted(
-            (member for member in self._roomy if not member.calls),
-            key=lambda member: member.idle_since,
-        )
+        idle = self._roster.idle()
         plan = decide(self._snapshot(idle), self._policy, now)
         for member in idle[: plan.stop]:
             self.dismiss(member, f"idle for {self._policy.idle_ttl_s:g} s")
@@ -419,14 +354,11 @@ class Pool:
         return Snapshot(
             waiting=len(self._waiting) or int(bool(self._warming)),
             starting=len(self._starting),
-            live=self._live(),
-            proven=self._proven,
-            retry_at=self._retry_at,
+            live=self._roster.live(),
+            proven=self._tries.proven,
+            retry_at=self._tries.retry_at,
             idle_since=tuple(member.idle_since for member in idle or ()),
         )
-
-    def _live(self) -> int:
-        return sum(member.leaving is None for member in self._members)
 
     def _close_if_empty(self) -> None:
         if self._draining is not None and not self._members:
@@ -438,20 +370,11 @@ class Pool:
 
     def counts(self) -> dict[str, int]:
         """Return how many instances are busy, idle, starting and leaving, and the waiting calls."""
-        staying = [member for member in self._members if member.leaving is None]
-        ready = [member for member in staying if member.ready]
-        busy = sum(member.calls > 0 for member in ready)
-        return {
-            "busy": busy,
-            "idle": len(ready) - busy,
-            "starting": len(staying) - len(ready),
-            "leaving": len(self._members) - len(staying),
-            "waiting": len(self._waiting),
-        }
+        return {**self._roster.counts(), "waiting": len(self._waiting)}
 
     def usage(self) -> tuple[int | None, float | None]:
         """Measure bytes in use now and CPU seconds used ever; None: cannot be measured here."""
-        used = [m.instance.usage() for m in self._members if m.ready and m.instance is not None]
+        used = self._roster.usage()
         memory = [usage.memory_now for usage in used if usage.memory_now is not None]
         cpu = [usage.cpu_ns for usage in used if usage.cpu_ns is not None]
         if used and not cpu:

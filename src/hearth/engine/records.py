@@ -117,7 +117,7 @@ class Result:
         if not self.truncated:
             try:
                 return msgspec.json.decode(body)
-            except (msgspec.DecodeError, RecursionError):
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 pass
         try:
             return body.decode()

@@ -13,12 +13,14 @@ trip, and the channel decides itself when to read, when to drain, and when a des
 
 from __future__ import annotations
 
+import signal
 import socket
-from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from hearth.sandbox.claims import ViolationError, parse_error, parse_ready
+from hearth.sandbox.outbox import Outbox
 from hearth.sandbox.output import OutputPipes
 from hearth.sandbox.script import ScriptCall
 from hearth_runtime import frames
@@ -32,13 +34,10 @@ if TYPE_CHECKING:
 READ_BYTES = 64 << 10
 CLOSED_GRACE_S = 0.1
 """How long a host that closed its channel may take to exit before it is ended for it."""
+CLOSED = "channel closed by the function"
 FUNCTION_ROOT = "/app/function"
 
 _HEAD_ROOM = 128 << 10
-_READY_BYTES = 1 << 10
-_ERROR_BYTES = 1 << 20
-_MESSAGE_CHARS = 8 << 10
-_STACK_CHARS = 64 << 10
 
 
 class ChannelEvents(Protocol):
@@ -55,24 +54,6 @@ class ChannelEvents(Protocol):
 
     def on_violation(self, reason: str) -> None:
         """Kill the process, it may not go on; `finish` follows as after any death."""
-
-
-class _Ready(msgspec.Struct):
-    init_ns: int
-
-
-class _HostError(msgspec.Struct):
-    type: str
-    message: str
-    stack: str | None = None
-
-
-_decode_ready = msgspec.json.Decoder(_Ready).decode
-_decode_error = msgspec.json.Decoder(_HostError).decode
-
-
-class ViolationError(Exception):
-    """The host sent what it may not send now."""
 
 
 class Channel:
@@ -97,15 +78,14 @@ class Channel:
         "_loop",
         "_number",
         "_open",
+        "_outbox",
         "_pauses",
         "_pipes",
         "_recv",
         "_script",
-        "_send_now",
         "_socket",
         "_streams",
         "_too_large",
-        "_unsent",
         "_version",
     )
 
@@ -127,7 +107,7 @@ class Channel:
         self._socket.setblocking(False)
         self._fd = channel_fd
         self._recv = self._socket.recv
-        self._send_now = self._socket.send
+        self._outbox = Outbox(loop, self._socket)
         self._limit = version.limits.response_bytes
         self._decoder = frames.Decoder(self._limit + _HEAD_ROOM)
         self._feed = self._decoder.feed
@@ -136,7 +116,6 @@ class Channel:
         self._streams: dict[int, int] = {}
         """Bytes left to the streamed answers under way, by call number."""
         self._number = 0
-        self._unsent: deque[memoryview] = deque()
         self._pauses = 0
         self._loading = True
         self._open = False
@@ -165,7 +144,7 @@ class Channel:
         self._open = True
         self._loop.add_reader(self._fd, self._readable)
         self._pipes.open()
-        self._send(frames.frame(frames.INIT, 0, msgspec.json.encode(init)))
+        self._outbox.send(frames.frame(frames.INIT, 0, msgspec.json.encode(init)))
 
     def call(self, request: CallRequest, caller: Caller) -> None:
         """Hand over one call; `caller` hears its last event at the latest from `finish`."""
@@ -177,7 +156,7 @@ class Channel:
             self._script = ScriptCall(caller)
         else:
             self._calls[number] = caller
-        self._send(
+        self._outbox.send(
             frames.call_frame(
                 number,
                 request.deadline,
@@ -300,21 +279,16 @@ class Channel:
     def _on_error(self, flags: int, number: int, payload: bytes) -> None:
         if number not in self._calls:
             raise ViolationError(f"ERROR of call {number}")
-        error = _parse_error(payload)
+        error = parse_error(payload)
         if flags:
             self._pipes.drain()
         self._streams.pop(number, None)
         self._calls.pop(number).on_error(error["type"], error["message"], error["stack"])
 
     def _on_ready(self, flags: int, number: int, payload: bytes) -> None:
-        if not self._loading or number or len(payload) > _READY_BYTES:
+        if not self._loading or number:
             raise ViolationError("READY")
-        try:
-            init_ns = _decode_ready(payload).init_ns
-        except (msgspec.DecodeError, RecursionError):
-            raise ViolationError("READY without a time") from None
-        if init_ns < 0:
-            raise ViolationError("READY with a negative time")
+        init_ns = parse_ready(payload)
         if flags:
             self._pipes.drain()
         self._loading = False
@@ -323,7 +297,7 @@ class Channel:
     def _on_init_failed(self, flags: int, number: int, payload: bytes) -> None:
         if not self._loading or number or self._init_failure is not None:
             raise ViolationError("INIT_FAILED")
-        failure = _parse_error(payload)
+        failure = parse_error(payload)
         if flags:
             self._pipes.drain()
         self._init_failure = failure
@@ -343,9 +317,7 @@ class Channel:
         """Handle EOF: the process is going, or has closed its side and wrongly lives on."""
         self._stop_socket()
         if self._version.contract != "script":
-            self._close_timer = self._loop.call_later(
-                CLOSED_GRACE_S, self._break, "channel closed by the function"
-            )
+            self._close_timer = self._loop.call_later(CLOSED_GRACE_S, self._break, CLOSED)
 
     def _read_rest(self) -> None:
         """Read what was sent before the end; the sender is dead: bounded by the socket buffer."""
@@ -357,39 +329,6 @@ class Channel:
             if not data:
                 return
             self._take(data)
-
-    # --- writing -------------------------------------------------------------------------------
-
-    def _send(self, data: bytes) -> None:
-        if not self._open:
-            return
-        if self._unsent:
-            self._unsent.append(memoryview(data))
-            return
-        try:
-            sent = self._send_now(data)
-        except (BlockingIOError, InterruptedError):
-            sent = 0
-        except OSError:
-            return  # the peer is going; its end is reported by `finish`
-        if sent < len(data):
-            self._unsent.append(memoryview(data)[sent:])
-            self._loop.add_writer(self._fd, self._writable)
-
-    def _writable(self) -> None:
-        unsent = self._unsent
-        try:
-            while unsent:
-                sent = self._send_now(unsent[0])
-                if sent < len(unsent[0]):
-                    unsent[0] = unsent[0][sent:]
-                    return
-                unsent.popleft()
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            unsent.clear()
-        self._loop.remove_writer(self._fd)
 
     # --- output --------------------------------------------------------------------------------
 
@@ -410,7 +349,7 @@ class Channel:
         """Merge what the channel saw into the backend's account."""
         if self._init_failure is not None:
             end = msgspec.structs.replace(end, init_failure=self._init_failure)
-        if self._broken is not None:
+        if self._broken is not None and not self._only_slow_to_end(end):
             end = msgspec.structs.replace(
                 end,
                 violation=not self._too_large,
@@ -419,12 +358,16 @@ class Channel:
             )
         return end
 
+    def _only_slow_to_end(self, end: Exit) -> bool:
+        """Tell whether it closed because it was ending by itself, which a busy host reports late."""
+        closed = self._broken is not None and self._broken.endswith(CLOSED)
+        return closed and (end.code is not None or end.signal not in {None, signal.SIGKILL})
+
     def _stop_socket(self) -> None:
         if self._open:
             self._open = False
             self._loop.remove_reader(self._fd)
-            self._loop.remove_writer(self._fd)
-            self._unsent.clear()
+            self._outbox.close()
 
     def _close(self) -> None:
         if self._close_timer is not None:
@@ -432,21 +375,6 @@ class Channel:
         self._stop_socket()
         self._pipes.close()
         self._socket.close()
-
-
-def _parse_error(payload: bytes) -> dict[str, Any]:
-    """Read the JSON of an ERROR or INIT_FAILED and cut it to what is worth keeping."""
-    if len(payload) > _ERROR_BYTES:
-        raise ViolationError("error description too large")
-    try:
-        error = _decode_error(payload)
-    except (msgspec.DecodeError, RecursionError):
-        raise ViolationError("error description is not understood") from None
-    return {
-        "type": error.type[:200],
-        "message": error.message[:_MESSAGE_CHARS],
-        "stack": error.stack[-_STACK_CHARS:] if error.stack else None,
-    }
 
 
 _HANDLERS = {
