@@ -33,7 +33,7 @@ class Bench:
         """Return a node on the data directory `name` with settings from the environment."""
         return Node(self.hearth, self.scratch / name, settings)
 
-    def corpus_node(self, count: int, **settings: str) -> Node:
+    def corpus_node(self, count: int, *, idle_ttl: str = "10m", **settings: str) -> Node:
         """Return a node whose data directory holds the first `count` corpus functions, all cold.
 
         The functions are deployed by an earlier node: a deploy warms an instance, a restart does
@@ -42,11 +42,11 @@ class Bench:
         mark = self.scratch / CORPUS_READY
         present = int(mark.read_text()) if mark.exists() else 0
         if present < count:
-            with self.node("corpus", HEARTH_EXECUTION_WARM_INSTANCE_TTL="2s") as node:
+            with self.node("corpus") as node:
                 node.create_key()
                 wanted = ((corpus.name(n), corpus.source(n)) for n in range(present, count))
                 begin = time.monotonic()
-                node.deploy_all(wanted, max_concurrency=2)
+                node.deploy_all(wanted, max_concurrency=2, scale={"idle_ttl": idle_ttl})
                 seconds = time.monotonic() - begin
             self.notes.append(f"{count - present} functions deployed in {seconds:.1f} s")
             mark.write_text(str(count))

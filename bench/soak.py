@@ -38,8 +38,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="hearth-soak-") as scratch:
         bench = Bench(str(options.hearth), Path(scratch))
         # A short life for idle instances keeps cold starts and ends in the mix.
-        ttl = {"HEARTH_EXECUTION_WARM_INSTANCE_TTL": "3s"}
-        with bench.corpus_node(FUNCTIONS, **ttl) as node:
+        with bench.corpus_node(FUNCTIONS, idle_ttl="3s") as node:
             samples, failures = soak(node, options.minutes * 60)
     grown = growth(samples)
     print(json.dumps({"grown": grown, "failures": failures}))
