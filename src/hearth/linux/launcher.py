@@ -48,6 +48,7 @@ def main(fd: int) -> None:
         _enter_namespaces()
         pid = os.fork()
         if pid == 0:
+            config["nofile"] = min(config["nofile"], resource.getrlimit(resource.RLIMIT_NOFILE)[1])
             _run_spawner(node, {**config, "run_dir": run_dir, "root": root}, groups)
         node.close()
         _wait(pid)

@@ -96,7 +96,7 @@ class Sandbox:
                 if "parked" in message:
                     self.parked = True
                     return True
-        except (BlockingIOError, ConnectionError):
+        except OSError:  # nothing there yet, or nobody; its death is told by the pidfd
             pass
         return False
 

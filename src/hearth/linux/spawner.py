@@ -125,7 +125,10 @@ class Spawner:
     # --- the node ------------------------------------------------------------------------------
 
     def _obey(self) -> None:
-        received = packets.receive(self._node)
+        try:
+            received = packets.receive(self._node)
+        except ConnectionError:  # the node ended with packets of ours unread
+            received = None
         if received is None:
             self._unwatch(self._node.fileno())
             self._later(self._config["lease_grace"], self._stop)
@@ -261,8 +264,15 @@ class Spawner:
     def _make(self, name: str, stock: Stock, zygote: Zygote) -> None:
         number = next(self._numbers)
         slot = heapq.heappop(self._free_slots) if self._free_slots else next(self._slots)
-        group = self._groups.group(str(number)) if self._groups is not None else None
-        sandbox = Sandbox(number, name, group=group, slot=slot, limits=self._limits)
+        group = None
+        try:
+            group = self._groups.group(str(number)) if self._groups is not None else None
+            sandbox = Sandbox(number, name, group=group, slot=slot, limits=self._limits)
+        except OSError:
+            heapq.heappush(self._free_slots, slot)
+            if group is not None:
+                group.remove()
+            raise
         self._sandboxes[number] = sandbox
         stock.making += 1
         self._watch(sandbox.control.fileno(), lambda: self._hear_sandbox(sandbox))

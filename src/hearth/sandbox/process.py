@@ -155,7 +155,7 @@ class ProcessBackend:
     def on_hello(self, description: dict[str, Any]) -> None:
         """Remember where the control groups are; order what is waited for."""
         self._cgroups = description
-        self._demand(_stock((), "none"))
+        self._demand(_stock((), "none"), at_least=0 if self._settings.process.spares else 1)
         for stock, waiting in self._waiting.items():
             if waiting:
                 self._demand(stock)
@@ -208,7 +208,7 @@ class ProcessBackend:
             )
         instance.take(number, fds)
 
-    def _demand(self, stock: str) -> None:
+    def _demand(self, stock: str, at_least: int = 0) -> None:
         if self._link is not None:
             network, preload = stock.split("|")
             self._link.send(
@@ -216,7 +216,7 @@ class ProcessBackend:
                     "demand": stock,
                     "preload": preload.split(",") if preload else [],
                     "network": network,
-                    "waiting": len(self._waiting[stock]),
+                    "waiting": max(at_least, len(self._waiting[stock])),
                 }
             )
 

@@ -204,3 +204,44 @@ def test_a_script_ends_by_itself_with_its_result(run):
         assert (await started.ended()).code == 0
 
     run(body)
+
+
+def test_without_spares_a_sandbox_is_made_when_it_is_needed(run, tools):
+    async def body(node):
+        many = await asyncio.gather(*(node.start(tools.hello) for _ in range(3)))
+        answers = await asyncio.gather(*(started.call() for started in many))
+        assert answers == [(200, b'{"hello":"x"}')] * 3
+
+    run(body, spares=0)
+
+
+def test_a_flood_of_starts_beyond_any_spare_is_served(run, tools):
+    async def body(node):
+        many = await asyncio.gather(*(node.start(tools.hello) for _ in range(60)))
+        answers = await asyncio.gather(*(started.call() for started in many))
+        assert answers == [(200, b'{"hello":"x"}')] * 60
+
+    run(body, spares=2)
+
+
+def test_modules_to_preload_get_a_zygote_of_their_own(run):
+    source = (
+        "import sys\nBEFORE = 'asyncio' in sys.modules\ndef handle(request):\n    return BEFORE\n"
+    )
+
+    async def body(node):
+        plain = await node.start(source)
+        loaded = await node.start(source, preload=("asyncio",))
+        assert (await plain.call())[1] == b"false"
+        assert (await loaded.call())[1] == b"true"
+
+    run(body)
+
+
+def test_a_module_that_cannot_be_preloaded_fails_that_start_only(run, tools):
+    async def body(node):
+        end = await node.begin(tools.hello, preload=("no_such_module",)).ended()
+        assert "a sandbox cannot be made" in end.reason
+        assert (await (await node.start(tools.hello)).call())[0] == 200
+
+    run(body)
