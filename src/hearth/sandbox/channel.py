@@ -35,6 +35,8 @@ READ_BYTES = 64 << 10
 CLOSED_GRACE_S = 0.1
 """How long a host that closed its channel may take to exit before it is ended for it."""
 CLOSED = "channel closed by the function"
+REST_READS = 1024
+"""Most reads after the end: should something still write, it must not hold the node."""
 FUNCTION_ROOT = "/app/function"
 
 _HEAD_ROOM = 128 << 10
@@ -320,8 +322,10 @@ class Channel:
             self._close_timer = self._loop.call_later(CLOSED_GRACE_S, self._break, CLOSED)
 
     def _read_rest(self) -> None:
-        """Read what was sent before the end; the sender is dead: bounded by the socket buffer."""
-        while self._open and self._broken is None:
+        """Read what was sent before the end: a socket buffer at most, as the sender is dead."""
+        for _ in range(REST_READS):
+            if not self._open or self._broken is not None:
+                return
             try:
                 data = self._recv(READ_BYTES)
             except OSError:
@@ -359,7 +363,7 @@ class Channel:
         return end
 
     def _only_slow_to_end(self, end: Exit) -> bool:
-        """Tell whether it closed because it was ending by itself, which a busy host reports late."""
+        """Tell whether it closed because it was ending anyway, which a busy host reports late."""
         closed = self._broken is not None and self._broken.endswith(CLOSED)
         return closed and (end.code is not None or end.signal not in {None, signal.SIGKILL})
 

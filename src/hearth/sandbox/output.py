@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 READ_BYTES = 64 << 10
 DRAIN_READS = 32
 """Most reads per pipe and drain: a thread that never stops writing must not hold the node."""
+END_READS = 64
+"""The same after the end, when at most a pipe's content is left."""
 FREE_BYTES = 1 << 20
 """Output up to this is read as fast as it comes; beyond it one read per `SLOW_S`."""
 SLOW_S = 0.02
@@ -54,11 +56,11 @@ class OutputPipes:
         """Pass on what is in the pipes now.
 
         Args:
-            to_end: the writers are gone; read everything there is (a pipe holds a bounded amount).
+            to_end: the writers are gone; read everything there is.
         """
         self._taken = 0
         for fd in list(self._fds):
-            for _ in range(1 << 16 if to_end else DRAIN_READS):
+            for _ in range(END_READS if to_end else DRAIN_READS):
                 if not self._read(fd):
                     break
 
