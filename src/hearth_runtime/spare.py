@@ -29,6 +29,13 @@ SHARED_MEMORY = "/dev/shm"  # noqa: S108 - as above
 _MASKED_FILES = ("kcore", "keys", "key-users", "timer_list", "sched_debug", "kmsg", "kpagecount")
 _READ_ONLY = ("sys", "irq", "bus", "fs", "sysrq-trigger")
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
+_NAMESPACES = {
+    "user": syscalls.CLONE_NEWUSER,
+    "ipc": syscalls.CLONE_NEWIPC,
+    "uts": syscalls.CLONE_NEWUTS,
+    "cgroup": syscalls.CLONE_NEWCGROUP,
+    "net": syscalls.CLONE_NEWNET,
+}
 
 
 def run(order: dict[str, Any], fds: list[int], lifeline: int) -> NoReturn:
@@ -36,7 +43,8 @@ def run(order: dict[str, Any], fds: list[int], lifeline: int) -> NoReturn:
 
     Args:
         order: `uid` (host uid of the sandbox's root, None for an ordinary user), `network`,
-            `tmp_bytes`, `filter` (seccomp program), `last_capability`, `nofile`.
+            `tmp_bytes`, `filter` (seccomp program), `last_capability`, `nofile`,
+            `without` (what tests leave out, see `hearth.linux.mechanisms`).
         fds: control, channel, stdout, stderr, then `tasks`/`cgroup.procs` files of the cgroups.
         lifeline: packet socket to the zygote, which writes the id maps.
     """
@@ -44,7 +52,7 @@ def run(order: dict[str, Any], fds: list[int], lifeline: int) -> NoReturn:
     try:
         for fd in fds[4:]:
             os.write(fd, b"0")
-        _arrange(fds, lifeline)
+        _arrange(order, fds, lifeline)
         control = socket.socket(fileno=CONTROL)
         zygote = socket.socket(fileno=LIFELINE)
         _isolate(order, zygote)
@@ -54,12 +62,12 @@ def run(order: dict[str, Any], fds: list[int], lifeline: int) -> NoReturn:
             _park(order, control)
         zygote.send(b"forked")
         zygote.close()
-        _wait_as_init(child, control)
+        _wait_as_init(order, child, control)
     except BaseException as error:
         _give_up(control, error)
 
 
-def _arrange(fds: list[int], lifeline: int) -> None:
+def _arrange(order: dict[str, Any], fds: list[int], lifeline: int) -> None:
     """Put what is needed at fixed numbers and close all else, whatever the zygote had open."""
     control, channel, stdout, stderr = (fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in fds[:4])
     lifeline = fcntl.fcntl(lifeline, fcntl.F_DUPFD, 64)
@@ -67,36 +75,39 @@ def _arrange(fds: list[int], lifeline: int) -> None:
     os.dup2(stderr, 2)
     for source, target in ((channel, CHANNEL), (control, CONTROL), (lifeline, LIFELINE)):
         os.dup2(source, target, inheritable=False)
-    syscalls.close_from(LIFELINE + 1)
+    if "descriptors" not in order["without"]:
+        syscalls.close_from(LIFELINE + 1)
 
 
 def _isolate(order: dict[str, Any], zygote: socket.socket) -> None:
+    shared = {*order["without"], *(["net"] if order["network"] == "host" else [])}
     syscalls.unshare(syscalls.CLONE_NEWNS)
-    _mount_proc()
-    flags = (
-        syscalls.CLONE_NEWUSER
-        | syscalls.CLONE_NEWNS
-        | syscalls.CLONE_NEWIPC
-        | syscalls.CLONE_NEWUTS
-        | syscalls.CLONE_NEWCGROUP
-    )
-    if order["network"] == "none":
-        flags |= syscalls.CLONE_NEWNET
-    syscalls.unshare(flags)
-    zygote.send(b"map")
-    if zygote.recv(16) != b"mapped":
-        raise OSError("the zygote could not map the user ids")
+    _mount_proc(masked="masked_proc" not in shared)
+    flags = [flag for name, flag in _NAMESPACES.items() if name not in shared]
+    syscalls.unshare(sum(flags, syscalls.CLONE_NEWNS))
+    if "user" not in shared:
+        zygote.send(b"map")
+        if zygote.recv(16) != b"mapped":
+            raise OSError("the zygote could not map the user ids")
     if order["uid"] is not None:
         os.setgroups([])
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
-    private = syscalls.MS_NOSUID | syscalls.MS_NODEV
-    syscalls.mount("tmpfs", TMP, "tmpfs", private, tmp_options(order["tmp_bytes"]))
-    noexec = private | syscalls.MS_NOEXEC
-    syscalls.mount("tmpfs", SHARED_MEMORY, "tmpfs", noexec, "size=16m,nr_inodes=1k,mode=1777")
-    socket.sethostname("function")
-    if order["network"] == "none":
+    _mount_private(order)
+    if "uts" not in shared:
+        socket.sethostname("function")
+    if "net" not in shared:
         _loopback_up()
+
+
+def _mount_private(order: dict[str, Any]) -> None:
+    """Mount what only this sandbox can write to."""
+    flags = syscalls.MS_NOSUID | (0 if "nodev" in order["without"] else syscalls.MS_NODEV)
+    tmp, shared = tmp_options(order["tmp_bytes"]), "size=16m,nr_inodes=1k,mode=1777"
+    if "tmp_size" in order["without"]:
+        tmp = shared = "mode=1777"
+    syscalls.mount("tmpfs", TMP, "tmpfs", flags, tmp)
+    syscalls.mount("tmpfs", SHARED_MEMORY, "tmpfs", flags | syscalls.MS_NOEXEC, shared)
 
 
 def tmp_options(size: int) -> str:
@@ -104,7 +115,7 @@ def tmp_options(size: int) -> str:
     return f"size={size},nr_inodes={max(size >> 12, 64)},mode=1777"
 
 
-def _mount_proc() -> None:
+def _mount_proc(*, masked: bool) -> None:
     """Replace /proc by one of the new pid namespace, covering what tells or changes too much.
 
     The old one must be visible until the new one exists, or an ordinary user may not mount it. Made
@@ -114,6 +125,8 @@ def _mount_proc() -> None:
     syscalls.mount("proc", TMP, "proc", flags)
     syscalls.umount("/proc")
     syscalls.mount(TMP, "/proc", None, syscalls.MS_MOVE)
+    if not masked:
+        return
     for name in _MASKED_FILES:
         if os.path.exists(f"/proc/{name}"):
             syscalls.mount("/dev/null", f"/proc/{name}", None, syscalls.MS_BIND)
@@ -129,13 +142,14 @@ def _loopback_up() -> None:
         fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
 
 
-def _wait_as_init(child: int, control: socket.socket) -> NoReturn:
+def _wait_as_init(order: dict[str, Any], child: int, control: socket.socket) -> NoReturn:
     """Reap until B ends, report how, and end: the kernel then kills everything else inside."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.dup2(0, 1)
     os.dup2(0, 2)
     os.close(CHANNEL)
-    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+    if "dumpable" not in order["without"]:
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
     syscalls.drop_capabilities()
     while True:
@@ -148,12 +162,17 @@ def _wait_as_init(child: int, control: socket.socket) -> NoReturn:
 def _park(order: dict[str, Any], control: socket.socket) -> NoReturn:
     """Prepare B as far as possible, wait for the packet that says what to become, and become it."""
     try:
+        without = order["without"]
         os.setsid()
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if "core" not in without:
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_NOFILE, (order["nofile"], order["nofile"]))
-        syscalls.drop_bounding_set(order["last_capability"])
-        syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
-        syscalls.install_filter(order["filter"])
+        if "capabilities" not in without:
+            syscalls.drop_bounding_set(order["last_capability"])
+        if "no_new_privileges" not in without:
+            syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+        if "seccomp" not in without:
+            syscalls.install_filter(order["filter"])
         rehearsal.rehearse(1)
         _rehearse_becoming()
         packets.send(control, {"parked": True})
@@ -183,19 +202,24 @@ def _rehearse_becoming() -> None:
 
 def _become(order: dict[str, Any], duty: dict[str, Any], fds: list[int]) -> None:
     """Take the code, give up every right, never to regain it. User code has not run yet."""
+    without = order["without"]
     syscalls.move_mount(fds[0], CODE)
     os.close(fds[0])
-    if duty["tmp_bytes"] != order["tmp_bytes"]:
+    if duty["tmp_bytes"] != order["tmp_bytes"] and "tmp_size" not in without:
         flags = syscalls.MS_REMOUNT | syscalls.MS_NOSUID | syscalls.MS_NODEV
         syscalls.mount("tmpfs", TMP, "tmpfs", flags, tmp_options(duty["tmp_bytes"]))
     for name, limit in duty["rlimits"].items():
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (limit, limit))
-    if order["uid"] is not None:
-        os.setresgid(INSIDE_UID, INSIDE_UID, INSIDE_UID)
-        os.setresuid(INSIDE_UID, INSIDE_UID, INSIDE_UID)
-    syscalls.drop_capabilities()
-    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
-    syscalls.install_filter(order["last_filter"])
+    if order["uid"] is not None and "uid" not in without:
+        uid = INSIDE_UID if "user" not in without else order["uid"] + 1
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+    if "capabilities" not in without:
+        syscalls.drop_capabilities()
+    if "dumpable" not in without:
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+    if "seccomp" not in without:
+        syscalls.install_filter(order["last_filter"])
     os.chdir(CODE)
 
 

@@ -2,7 +2,8 @@
 
 It runs inside the template root (see `hearth.linux.root`), single-threaded, and runs no user code.
 Descriptor 3 is a packet socket to the spawner. The first packet configures it: `filter` and
-`last_filter` (hex of seccomp programs), `preload` (modules), `tmp_bytes`, `nofile`. It answers
+`last_filter` (hex of seccomp programs), `preload` (modules), `tmp_bytes`, `nofile`, `without` (what
+tests leave out). It answers
 `{"ready": true}`. Then each `{"fork": n, "uid", "network"}` with the descriptors that `spare.run`
 documents is answered by `{"forked": n}` with a pidfd of A, or `{"failed": n, "message"}`.
 """
@@ -43,7 +44,8 @@ class Zygote:
         for name in (*runtime_host.PRELOAD, *config["preload"]):
             importlib.import_module(name)
         rehearsal.install()
-        syscalls.remount("/", _ROOT_FLAGS)
+        if "readonly_root" not in config["without"]:
+            syscalls.remount("/", _ROOT_FLAGS)
         rehearsal.rehearse(_REHEARSED_CALLS)
         gc.collect()
         gc.freeze()
@@ -74,7 +76,8 @@ class Zygote:
 
     def _fork(self, order: dict[str, Any], fds: list[int]) -> None:
         ours, theirs = packets.pair()
-        syscalls.unshare(syscalls.CLONE_NEWPID)
+        if "pid" not in order["without"]:
+            syscalls.unshare(syscalls.CLONE_NEWPID)
         try:
             pid = os.fork()
             if pid == 0:

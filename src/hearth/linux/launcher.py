@@ -31,7 +31,8 @@ def main(fd: int) -> None:
     """Serve the node at the other end of the packet socket `fd` until it or the spawner is gone.
 
     The node's first packet: `run_dir`, `strict`, `spares`, `uid_base`, `lease_grace`, `tmp_bytes`,
-    `memory` and `pids` (limits to set ahead), `nofile`.
+    `memory` and `pids` (limits to set ahead), `nofile`, `without` (what tests leave out, see
+    `hearth.linux.mechanisms`).
     """
     node = socket.socket(fileno=fd)
     received = packets.receive(node)
@@ -45,7 +46,7 @@ def main(fd: int) -> None:
         _refuse_if_weak(config, groups)
         os.makedirs(run_dir)
         _raise_open_files()
-        _enter_namespaces()
+        _enter_namespaces(own_pids="pid" not in config["without"])
         pid = os.fork()
         if pid == 0:
             config["nofile"] = min(config["nofile"], resource.getrlimit(resource.RLIMIT_NOFILE)[1])
@@ -100,7 +101,7 @@ def _raise_open_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _enter_namespaces() -> None:
+def _enter_namespaces(*, own_pids: bool) -> None:
     """Leave for a pid namespace of our own; an ordinary user needs a user namespace first."""
     if os.geteuid() != 0:
         uid, gid = os.geteuid(), os.getegid()
@@ -108,7 +109,8 @@ def _enter_namespaces() -> None:
         cgroups.write("/proc/self/setgroups", "deny")
         cgroups.write("/proc/self/uid_map", f"0 {uid} 1")
         cgroups.write("/proc/self/gid_map", f"0 {gid} 1")
-    syscalls.unshare(syscalls.CLONE_NEWPID)
+    if own_pids:
+        syscalls.unshare(syscalls.CLONE_NEWPID)
 
 
 def _run_spawner(node: socket.socket, config: dict[str, Any], groups: cgroups.Node | None) -> None:

@@ -57,13 +57,16 @@ class Interpreter(NamedTuple):
         return cls(prefix, f"{PREFIX}/bin/{version}", {"LD_LIBRARY_PATH": f"{PREFIX}/lib"})
 
 
-def enter(root: str, interpreter: Interpreter, runtime: str) -> None:
+def enter(root: str, interpreter: Interpreter, runtime: str, *, with_host: bool = False) -> None:
     """Build the tree at the directory `root` and make it this process's root.
 
     Needs a mount namespace of its own with private propagation, and CAP_SYS_ADMIN over it.
-    `runtime` is the directory of the package `hearth_runtime`.
+    `runtime` is the directory of the package `hearth_runtime`. `with_host` is for tests that need
+    something to escape to: it shows the host's whole tree at /host.
     """
     binds = _system_binds(interpreter, runtime)
+    if with_host:
+        binds.append(("host", syscalls.open_tree("/", recursive=True)))
     syscalls.mount("tmpfs", root, "tmpfs", syscalls.MS_NOSUID, "size=4m,nr_inodes=4k,mode=755")
     for directory in ("proc", "tmp", "app/function", "run", "dev/shm", "etc", "var/tmp"):
         os.makedirs(f"{root}/{directory}")

@@ -13,7 +13,11 @@ from hearth.linux import root, seccomp
 from hearth.linux.cgroups import Group, Limits, Measure
 from hearth_runtime import packets, syscalls
 
-_CODE_FLAGS = syscalls.MOUNT_ATTR_RDONLY | syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV
+_CODE_FLAGS = {
+    "readonly_code": syscalls.MOUNT_ATTR_RDONLY,
+    "nosuid": syscalls.MOUNT_ATTR_NOSUID,
+    "nodev": syscalls.MOUNT_ATTR_NODEV,
+}
 _CHANNEL_BUFFER = 1 << 20
 _ZYGOTE = (
     f"import sys; sys.path.insert(0, {root.RUNTIME!r}); "
@@ -25,12 +29,21 @@ class Sandbox:
     """A sandbox from the order to fork it until its last trace is gone."""
 
     def __init__(
-        self, number: int, stock: str, *, group: Group | None, slot: int, limits: Limits
+        self,
+        number: int,
+        stock: str,
+        *,
+        group: Group | None,
+        slot: int,
+        limits: Limits,
+        without: list[str],
     ) -> None:
         """Make the sockets and pipes; `ours` go to the node, `theirs` inside.
 
-        `limits` are the likely ones: set ahead, and set again only for who needs others.
+        `limits` are the likely ones: set ahead, and set again only for who needs others. `without`
+        is what tests leave out.
         """
+        self._without = without
         self.number = number
         self.stock = stock
         self.group = group
@@ -76,7 +89,8 @@ class Sandbox:
             self.group.limit(limits)
         fd = syscalls.open_tree(duty["code"])
         try:
-            syscalls.mount_setattr(fd, _CODE_FLAGS)
+            attributes = [flag for name, flag in _CODE_FLAGS.items() if name not in self._without]
+            syscalls.mount_setattr(fd, sum(attributes))
             rlimits: dict[str, int] = {}
             if self.group is None:  # weaker, but better than nothing
                 rlimits = {"DATA": limits.memory, "NPROC": limits.pids}
@@ -112,7 +126,7 @@ class Sandbox:
         if self.pidfd is not None:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-        if self.group is not None:
+        if self.group is not None and "group_kill" not in self._without:
             self.group.kill()
 
     def report(self) -> dict[str, Any]:
@@ -147,7 +161,7 @@ class Zygote:
         self.sock, inside = packets.pair()
         self.pid = os.fork()
         if self.pid == 0:
-            _exec_zygote(inside, config["run_dir"])
+            _exec_zygote(inside, config["run_dir"], config["without"])
         inside.close()
         settings = {
             "filter": seccomp.program().hex(),
@@ -155,6 +169,7 @@ class Zygote:
             "preload": preload,
             "tmp_bytes": config["tmp_bytes"],
             "nofile": config["nofile"],
+            "without": config["without"],
         }
         packets.send(self.sock, settings)
 
@@ -165,7 +180,7 @@ class Zygote:
         sandbox.close_theirs()
 
 
-def _exec_zygote(inside: socket.socket, run_dir: str) -> None:
+def _exec_zygote(inside: socket.socket, run_dir: str, without: list[str]) -> None:
     try:
         os.dup2(inside.fileno(), 3)
         null = os.open("/dev/null", os.O_RDWR)
@@ -177,8 +192,15 @@ def _exec_zygote(inside: socket.socket, run_dir: str) -> None:
         interpreter = root.Interpreter.of_this_process()
         directory = f"{run_dir}/root"
         os.makedirs(directory, exist_ok=True)
-        root.enter(directory, interpreter, os.path.dirname(packets.__file__))
+        root.enter(
+            directory,
+            interpreter,
+            os.path.dirname(packets.__file__),
+            with_host="root" in without,
+        )
         environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/tmp"}  # noqa: S108 - inside
+        if "environment" in without:
+            environment = {**os.environ, **environment}
         executable = interpreter.executable
         os.execve(  # noqa: S606 - no shell wanted
             executable,

@@ -267,7 +267,14 @@ class Spawner:
         group = None
         try:
             group = self._groups.group(str(number)) if self._groups is not None else None
-            sandbox = Sandbox(number, name, group=group, slot=slot, limits=self._limits)
+            sandbox = Sandbox(
+                number,
+                name,
+                group=group,
+                slot=slot,
+                limits=self._limits,
+                without=self._config["without"],
+            )
         except OSError:
             heapq.heappush(self._free_slots, slot)
             if group is not None:

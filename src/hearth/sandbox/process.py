@@ -16,12 +16,14 @@ from hearth.config import Settings
 from hearth.errors import IsolationUnavailable
 from hearth.linux import cgroup_v1, cgroup_v2
 from hearth.linux.cgroups import REQUIRED, Group
+from hearth.linux.mechanisms import MECHANISMS
 from hearth.model import Limits, Version
 from hearth.sandbox.base import InstanceListener, Usage
 from hearth.sandbox.process_instance import ProcessInstance
 from hearth.sandbox.spawner import SpawnerLink
 
 _OPEN_FILES = 4096
+_NO_LIMIT = 1 << 40
 _RESTART_S = (0.05, 0.5, 2.0, 5.0)
 """Pauses before the spawner is started again, by the number of tries in a row."""
 
@@ -33,8 +35,22 @@ class ProcessBackend:
 
     name = "process"
 
-    def __init__(self, settings: Settings, loop: asyncio.AbstractEventLoop, run_dir: str) -> None:
-        """Keep the settings; `run_dir` is a directory of the node for sockets and mount points."""
+    def __init__(
+        self,
+        settings: Settings,
+        loop: asyncio.AbstractEventLoop,
+        run_dir: str,
+        *,
+        without: frozenset[str] = frozenset(),
+    ) -> None:
+        """Keep the settings; `run_dir` is a directory of the node for sockets and mount points.
+
+        `without` is for the escape suite alone, which shows by it that each of the walls named in
+        `hearth.linux.mechanisms` stops something. Nothing a user can set leads to it.
+        """
+        if unknown := without - MECHANISMS.keys():
+            raise ValueError(f"no such mechanism: {', '.join(sorted(unknown))}")
+        self._without = without
         self._settings = settings
         self._loop = loop
         self._run_dir = os.path.abspath(run_dir)
@@ -204,7 +220,11 @@ class ProcessBackend:
         self._instances[number] = instance
         if self._link is not None:
             self._link.send(
-                {"assign": number, "code": instance.code, **_duty(instance.version.limits)}
+                {
+                    "assign": number,
+                    "code": instance.code,
+                    **_duty(instance.version.limits, self._without),
+                }
             )
         instance.take(number, fds)
 
@@ -232,6 +252,7 @@ class ProcessBackend:
             "memory": int(process.memory_limit),
             "pids": Limits().pids,
             "nofile": _OPEN_FILES,
+            "without": sorted(self._without),
         }
         self._link = SpawnerLink(self._loop, config, self)
 
@@ -261,10 +282,10 @@ def _stock(preload: tuple[str, ...], network: str) -> str:
     return f"{network}|{','.join(preload)}"
 
 
-def _duty(limits: Limits) -> dict[str, Any]:
+def _duty(limits: Limits, without: frozenset[str]) -> dict[str, Any]:
     return {
-        "memory": limits.memory_bytes,
-        "pids": limits.pids,
+        "memory": limits.memory_bytes if "memory" not in without else _NO_LIMIT,
+        "pids": limits.pids if "pids" not in without else _NO_LIMIT >> 20,
         "cpu": limits.cpu,
         "tmp_bytes": limits.tmp_bytes,
     }
