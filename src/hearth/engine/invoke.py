@@ -95,7 +95,7 @@ class Invoker:
         self._observer = observer
         self._recorder = Recorder(timers, on_records)
         self._pools: dict[tuple[str, int], Pool] = {}
-        self._leaving: set[Pool] = set()
+        self._leaving: dict[Pool, None] = {}
         self._shares: dict[str, Share] = {}
         self._live: dict[str, Invocation] = {}
         self._quiet: list[Callable[[], None]] = []
@@ -227,7 +227,7 @@ class Invoker:
         """
         pool = self._pools.pop((version.function_id, version.number), None)
         if pool is not None:
-            self._leaving.add(pool)
+            self._leaving[pool] = None
             entry = self._registry.routes.get(version.function_id)
             successor = entry.version if entry and entry.version.number != version.number else None
             pool.drain(reason, self._pool(successor) if successor is not None else None)
@@ -246,7 +246,7 @@ class Invoker:
             invocation.end(ShuttingDown())
         for key in list(self._pools):
             pool = self._pools.pop(key)
-            self._leaving.add(pool)
+            self._leaving[pool] = None
             pool.drain("the node is shutting down", None)
         for pool in list(self._leaving):
             pool.stop("the node is shutting down")
@@ -264,7 +264,7 @@ class Invoker:
         return pool
 
     def _pool_empty(self, pool: Pool) -> None:
-        self._leaving.discard(pool)
+        self._leaving.pop(pool, None)
         function_id = pool.version.function_id
         if not any(p.version.function_id == function_id for p in self.pools()):
             self._shares.pop(function_id, None)

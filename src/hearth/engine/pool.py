@@ -263,7 +263,7 @@ class Pool:
 
     def _start(self, now: float) -> None:
         member = Member(self, now)
-        self._members.add(member)
+        self._members[member] = None
         self._starting.add(member, now)
         try:
             instance = self._host.backend.start(
@@ -311,7 +311,7 @@ class Pool:
 
     def _remove(self, member: Member) -> None:
         if member in self._members:
-            self._members.remove(member)
+            del self._members[member]
             self._budget.release()
 
     def _start_overdue(self, member: Member) -> None:

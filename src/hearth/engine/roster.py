@@ -16,7 +16,8 @@ class Roster:
 
     def __init__(self) -> None:
         """Begin empty."""
-        self.members: set[Member] = set()
+        self.members: dict[Member, None] = {}
+        """An ordered set, so that what happens to all happens in the order they came."""
         self.roomy: list[Member] = []
 
     def let_go(self, member: Member, reason: str) -> None:

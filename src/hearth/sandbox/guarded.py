@@ -73,7 +73,7 @@ class Guard:
         self._inner: Instance | None = None
         self._listener = listener
         self._limit = limit
-        self._calls: set[_GuardedCall] = set()
+        self._calls: dict[_GuardedCall, None] = {}
         self._ready = False
         self._reason: str | None = None
         self._end: Exit | None = None
@@ -97,7 +97,7 @@ class Guard:
         if not self._ready or len(self._calls) >= self._limit:
             raise RuntimeError(f"instance {self.id} was called without room")
         call = _GuardedCall(caller, self._calls)
-        self._calls.add(call)
+        self._calls[call] = None
         self._inner.call(request, call)  # type: ignore[union-attr] # ready implies bound
 
     def pause_reading(self) -> None:
@@ -152,13 +152,13 @@ class _GuardedCall:
 
     __slots__ = ("_caller", "_open")
 
-    def __init__(self, caller: Caller, open_calls: set[_GuardedCall]) -> None:
+    def __init__(self, caller: Caller, open_calls: dict[_GuardedCall, None]) -> None:
         self._caller: Caller | None = caller
         self._open = open_calls
 
     def _close(self) -> Caller | None:
         caller, self._caller = self._caller, None
-        self._open.discard(self)
+        self._open.pop(self, None)
         return caller
 
     def on_output(self, stream: Stream, data: bytes) -> None:
@@ -169,7 +169,7 @@ class _GuardedCall:
         caller = self._caller  # `_close` by hand: this is the path of every warm call
         if caller is not None:
             self._caller = None
-            self._open.discard(self)
+            self._open.pop(self, None)
             try:
                 caller.on_reply(status, headers, body)
             except Exception:
