@@ -86,7 +86,9 @@ class ProcessInstance:
 
     def usage(self) -> Usage:
         """Measure now."""
-        if self._number is None or self._end is not None:
+        if self._end is not None:
+            return Usage(memory_peak=self._end.memory_peak, cpu_ns=self._end.cpu_ns)
+        if self._number is None:
             return Usage()
         return self._owner.usage(self._number)
 
@@ -113,8 +115,9 @@ class ProcessInstance:
         """Settle everything: the sandbox has ended as `report` (see `spawner`) says."""
         if self._end is not None:
             return
-        end = self._exit(report)
-        self._end = self._channel.finish(end) if self._channel is not None else end
+        self._end = self._exit(report)  # first: calls that end now ask for the usage
+        if self._channel is not None:
+            self._end = self._channel.finish(self._end)
         self._listener.on_gone(self, self._end)
 
     def _exit(self, report: dict[str, Any]) -> Exit:
