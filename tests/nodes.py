@@ -217,11 +217,11 @@ class Node:
         return answer.json
 
     def finished(self, call_id: str, bound_s: float = 20.0 * SLOW) -> dict[str, Any]:
-        """Wait until an invocation has ended and return its record."""
+        """Wait until the record of an invocation is complete and return it."""
 
         def look() -> dict[str, Any] | None:
             record = self.invocation(call_id)
-            return None if record["status"] in ("queued", "running") else record
+            return record if record["finished_at"] is not None else None
 
         return wait_until(look, f"{call_id} has ended", bound_s)
 
