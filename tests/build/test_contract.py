@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import io
 import sys
 import zipfile
@@ -125,10 +126,8 @@ def test_code_is_never_run_to_be_understood(shop, tmp_path):
     ids=["unary", "attributes", "parentheses", "list", "lambdas", "indents"],
 )
 def test_source_made_to_exhaust_the_compiler_ends_in_an_answer(shop, source):
-    try:
-        shop.build(source)
-    except DeployFailed as error:
-        assert error.message
+    with contextlib.suppress(DeployFailed):  # any other exception fails; a hang is cut off
+        assert shop.build(source).contract == "script"
 
 
 def test_a_source_that_declares_its_encoding_is_understood(shop):

@@ -30,8 +30,8 @@ def test_unpacking_a_100_mb_archive_never_stalls_the_loop(shop):
         gaps = []
         building = asyncio.ensure_future(shop.builder.build(code, Recipe()))
         while not building.done():
-            # CPU time that this process spent while the loop had nothing else to do but turn: other
-            # processes on a busy machine delay the clock, and only a thread with the GIL delays this
+            # the clock, but not more than the CPU time of this process: other processes on a busy
+            # machine delay the clock, and only a thread of ours that holds the GIL delays both
             before, used = time.perf_counter(), time.process_time()
             await asyncio.sleep(0.001)
             gap = time.perf_counter() - before

@@ -1,4 +1,4 @@
-"""Whatever a client sends, the answer is one that the document promises, and never a 5xx of ours."""
+"""Whatever a client sends, the answer is one that the document promises, never a 5xx of ours."""
 
 import contextlib
 import json
