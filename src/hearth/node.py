@@ -135,13 +135,14 @@ class Node:
             invoker=self.invoker,
             clock=self.clock,
         )
-        work_dir = Path(settings.work_dir or self._data / "work")
+        builder = Builder(self.artifacts, Path(settings.work_dir or self._data / "work"))
+        stack.callback(builder.close)
         self.deployer = Deployer(
             settings=settings,
             registry=self.registry,
             store=self.store,
             artifacts=self.artifacts,
-            builder=Builder(self.artifacts, work_dir),
+            builder=builder,
             backend=self.backend,
             invoker=self.invoker,
             clock=self.clock,

@@ -1,4 +1,4 @@
-"""Start the build process, feed it, and take what it made.
+"""Feed the build process and take what it made.
 
 The node's event loop only waits: the code goes to the build process as a file, unpacking, hashing
 and compiling happen there, and the few system calls here run in threads of their own.
@@ -7,12 +7,8 @@ and compiling happen there, and the few system calls here run in threads of thei
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,11 +16,10 @@ from typing import Literal
 
 import msgspec
 
+from hearth.build.template import Template
 from hearth.errors import DeployFailed
 from hearth.store.blobs import Artifacts
 
-WALL_S = 120.0
-"""Longest build; CPU time is limited to less in the build process itself."""
 BUILD_UID = 65534
 """The user that unpacks and compiles where the node is root."""
 CONCURRENCY = 2
@@ -71,6 +66,7 @@ class Builder:
         self._artifacts = artifacts
         self._work_dir = work_dir
         self._threads = ThreadPoolExecutor(CONCURRENCY, "build")
+        self._template = Template()
 
     async def build(self, code: bytes | memoryview, recipe: Recipe) -> Built:
         """Unpack, compile and install `code` (a JSON string of base64); say how it is spoken to.
@@ -93,6 +89,7 @@ class Builder:
     def close(self) -> None:
         """Wait for builds under way and let the threads go."""
         self._threads.shutdown()
+        self._template.close()
 
     def _build(self, code: bytes | memoryview, recipe: Recipe) -> Built:
         self._work_dir.mkdir(parents=True, exist_ok=True)
@@ -101,7 +98,7 @@ class Builder:
             with tempfile.TemporaryFile(dir=self._work_dir) as file:
                 file.write(code)
                 file.seek(0)
-                built = _run(staged, recipe, _hand_over(staged), file.fileno())
+                built = self._run(staged, recipe, _hand_over(staged), file.fileno())
             self._artifacts.install(staged, built.artifact)
             return built
         finally:
@@ -109,8 +106,15 @@ class Builder:
 
     def _inspect(self, artifact: str, recipe: Recipe) -> Built:
         uid = BUILD_UID if os.geteuid() == 0 else None
-        built = _run(self._artifacts.path(artifact), recipe, uid, None)
+        built = self._run(self._artifacts.path(artifact), recipe, uid, None)
         return msgspec.structs.replace(built, artifact=artifact)
+
+    def _run(self, folder: Path, recipe: Recipe, uid: int | None, code_fd: int | None) -> Built:
+        job = {**msgspec.to_builtins(recipe), "uid": uid, "unpack": code_fd is not None}
+        out = self._template.build(job, folder, code_fd)
+        if not out:
+            raise DeployFailed("the build process ended without an answer")
+        return _understand(out)
 
 
 def _hand_over(staging: Path) -> int | None:
@@ -118,31 +122,6 @@ def _hand_over(staging: Path) -> int | None:
         return None
     os.chown(staging, BUILD_UID, BUILD_UID)
     return BUILD_UID
-
-
-def _run(folder: Path, recipe: Recipe, uid: int | None, code_fd: int | None) -> Built:
-    job = {**msgspec.to_builtins(recipe), "uid": uid, "unpack": code_fd is not None}
-    process = subprocess.Popen(
-        [sys.executable, "-I", "-m", "hearth.build.worker", json.dumps(job)],
-        cwd=folder,
-        stdin=subprocess.DEVNULL if code_fd is None else code_fd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={"LANG": "C.UTF-8"},
-        start_new_session=True,
-    )
-    try:
-        out, err = process.communicate(timeout=WALL_S)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        raise DeployFailed(
-            f"building took longer than {WALL_S:.0f}s", limit=f"build_timeout={WALL_S:.0f}s"
-        ) from None
-    if process.returncode != 0:
-        last = err.decode(errors="replace").strip().rpartition("\n")[2]
-        raise DeployFailed(f"the build process failed with code {process.returncode}: {last}")
-    return _understand(out)
 
 
 def _understand(out: bytes) -> Built:

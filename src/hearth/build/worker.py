@@ -1,20 +1,23 @@
 """The build process: unpack, compile and read a bundle where hostile input can only hurt itself.
 
-Started by `builder` as `python -I -m hearth.build.worker` in an empty staging folder, with the
-code on stdin as the JSON string of base64 it came in (or nothing, to look at files that are there
-already). It forks once:
+Started by `template` as `python -I -m hearth.build.worker SOCKET`; every packet there is a job,
+with descriptors for the answer, the folder to work in (empty, for staging) and the code: the JSON
+string of base64 it came in (none, to look at files that are there already). Each job is a fork of
+this process, which forks once more:
 
 - the child gives up root, memory beyond a limit, CPU time and the right to make processes, then
   does everything that touches the bundle: decoding, unpacking, `ast`, the bytecode compiler;
 - the parent waits for it, and only then takes the files over: ownership, modes, the digest. It
   trusts nothing that the child says, except what concerns this bundle alone.
 
-One JSON object goes to stdout: `{"ok": {...}}` or `{"error": {"message", "path", "limit"}}`.
+The answer is one JSON object: `{"ok": {...}}` or `{"error": {"message", "path", "limit"}}`.
 """
 
 from __future__ import annotations
 
 import binascii
+import contextlib
+import gc
 import hashlib
 import importlib
 import importlib.util
@@ -23,6 +26,7 @@ import os
 import py_compile
 import resource
 import signal
+import socket
 import stat
 import sys
 import tempfile
@@ -31,29 +35,60 @@ from typing import IO, Any
 
 from hearth.build import bundle, contract
 from hearth.errors import DeployFailed
+from hearth_runtime import packets, syscalls
 
 ROOT = "/app/function"
 """Where the bundle is mounted in a sandbox; the file names in tracebacks."""
+IDLE_S = 60.0
+"""How long to wait for the next job before ending."""
 CPU_S = 60
+WALL_S = 120
+"""Longest build."""
 MEMORY_BYTES = 1 << 30
 _BASE64_CHUNK = 1 << 20
 _BLANKS = b" \t\r\n"
 _STACK_CHARS = 4000
+_ANSWER_BYTES = 1 << 20
 # a source may declare its encoding, and nothing can be imported once root is given up
 _CODECS = ("ascii", "cp437", "latin_1", "utf_8_sig", "iso8859_15", "cp1252", "cp1251", "koi8_r")
 
 
-def main() -> int:
-    """Do the job described by argv[1] and print what came of it."""
-    job: dict[str, Any] = json.loads(sys.argv[1])
+def main() -> None:
+    """Serve the socket named by argv[1] until its other end closes, or nothing comes for long."""
+    orders = socket.socket(fileno=int(sys.argv[1]))
+    orders.settimeout(IDLE_S)
     for codec in _CODECS:
         importlib.import_module(f"encodings.{codec}")
     os.umask(0o022)
-    answer = _confined(job)
-    if "ok" in answer and job["unpack"]:
-        answer["ok"]["artifact"] = seal()
-    sys.stdout.write(json.dumps(answer))
-    return 0
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
+    gc.freeze()
+    with contextlib.suppress(TimeoutError):
+        while (received := packets.receive(orders)) is not None:
+            job, fds = received
+            if not os.fork():
+                orders.close()
+                _build(job, *fds)
+            for fd in fds:
+                os.close(fd)
+
+
+def _build(job: dict[str, Any], out: int, folder: int, code: int | None = None) -> None:
+    """Do one job, answer and end; never returns."""
+    try:
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)  # the node's end is its end
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.fchdir(folder)
+        if code is not None:
+            os.dup2(code, sys.stdin.fileno())
+        answer = _confined(job)
+        if "ok" in answer and job["unpack"]:
+            answer["ok"]["artifact"] = seal()
+        with os.fdopen(out, "wb") as pipe:
+            pipe.write(json.dumps(answer).encode())
+    except Exception as error:
+        print(f"build: {type(error).__name__}: {error}", file=sys.stderr, flush=True)  # noqa: T201 - its log is stderr
+    finally:
+        os._exit(0)
 
 
 # --- the child ---------------------------------------------------------------------------------
@@ -67,18 +102,22 @@ def _confined(job: dict[str, Any]) -> dict[str, Any]:
         os.close(from_child)
         _be_child(job, to_parent)
     os.close(to_parent)
+    signal.signal(signal.SIGALRM, lambda *_: os.kill(child, signal.SIGKILL))
+    signal.alarm(WALL_S)
     with os.fdopen(from_child, "rb") as pipe:
-        text = pipe.read(1 << 20)
+        text = pipe.read(_ANSWER_BYTES)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if status < 0:
-        return _died(-status)
+        return _died(-status, overdue=signal.alarm(0) == 0)
     answer: dict[str, Any] = json.loads(text)
     return answer
 
 
-def _died(number: int) -> dict[str, Any]:
+def _died(number: int, *, overdue: bool) -> dict[str, Any]:
     if number == signal.SIGXCPU:
         why = f"building took more than {CPU_S}s of CPU"
+    elif overdue:
+        why = f"building took longer than {WALL_S}s"
     else:
         why = f"the build ended by {signal.Signals(number).name}"
     return {"error": {"message": f"{why}; the code is too large or too deeply nested"}}
@@ -88,6 +127,7 @@ def _be_child(job: dict[str, Any], to_parent: int) -> None:
     """Work, answer and end; never returns."""
     answer: dict[str, Any]
     try:
+        _keep_only(to_parent)
         _give_up_rights(job["uid"])
         answer = {"ok": _work(job)}
     except DeployFailed as error:
@@ -109,6 +149,12 @@ def _error(
     return {"error": {"message": message, "path": path, "limit": limit, "stack": stack}}
 
 
+def _keep_only(to_parent: int) -> None:
+    """Close all but the code on stdin, the log on stderr and the way to the parent."""
+    os.closerange(3, to_parent)
+    syscalls.close_from(to_parent + 1)
+
+
 def _give_up_rights(uid: int | None) -> None:
     limits = {
         resource.RLIMIT_AS: MEMORY_BYTES,
@@ -123,6 +169,7 @@ def _give_up_rights(uid: int | None) -> None:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)  # forgotten with a change of user
     # last, because it counts every process of the (new) user
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
 
@@ -248,7 +295,7 @@ def _take_over(path: str, kind: int) -> int:
     """Check one file or folder, own it, and return its normal mode."""
     found = os.lstat(path).st_mode
     if stat.S_IFMT(found) != kind:
-        raise SystemExit(f"{path} is not what was unpacked")
+        raise ValueError(f"{path} is not what was unpacked")
     mode = 0o755 if kind == stat.S_IFDIR or found & 0o100 else 0o644
     os.chown(path, os.geteuid(), os.getegid(), follow_symlinks=False)
     os.chmod(path, mode)
@@ -256,4 +303,4 @@ def _take_over(path: str, kind: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
