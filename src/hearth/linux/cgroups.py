@@ -118,7 +118,7 @@ class Node:
         for directory in self.directories:
             path = f"{directory}/{self.token}"
             os.mkdir(path, 0o755)
-            lock = _try_lock(path)
+            lock = try_lock(path)
             if lock is None:
                 return False
             self._locks.append(lock)
@@ -146,7 +146,7 @@ def sweep(directories: list[str]) -> list[str]:
     removed = set()
     for directory in directories:
         for name in _hearths(directory):
-            lock = _try_lock(f"{directory}/{name}")
+            lock = try_lock(f"{directory}/{name}")
             if lock is not None:
                 _remove_tree(f"{directory}/{name}")
                 os.close(lock)
@@ -218,7 +218,7 @@ def _hearths(directory: str) -> list[str]:
         return []
 
 
-def _try_lock(path: str) -> int | None:
+def try_lock(path: str) -> int | None:
     """Lock a directory; None if somebody else holds it or it is gone."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

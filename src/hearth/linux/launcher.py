@@ -1,9 +1,9 @@
 """The small parent of the spawner: claims what must be given back, and gives it back.
 
 It stays in the host's pid namespace and does four things: sweep what dead nodes left, claim
-directories for control groups, fork the spawner as pid 1 of a new pid namespace (so that its death,
-however sudden, is the death of everything it ever made), and, when that is over, remove the
-groups. It holds no state of sandboxes and talks to nobody after the start.
+directories for control groups and mounts, fork the spawner as pid 1 of a new pid namespace (so that
+its death, however sudden, is the death of everything it ever made), and, when that is over, remove
+the directories. It holds no state of sandboxes and talks to nobody after the start.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import secrets
 import shutil
 import signal
 import socket
@@ -39,12 +40,11 @@ def main(fd: int) -> None:
     if received is None:
         return
     config = received[0]
-    groups, root = None, os.geteuid() == 0
-    run_dir = f"{config['run_dir']}/sandbox-{os.getpid()}"
+    groups, run_dir, root = None, None, os.geteuid() == 0
     try:
         groups = _claim_groups()
         _refuse_if_weak(config, groups)
-        os.makedirs(run_dir)
+        run_dir = _claim_directory(config["run_dir"])
         _raise_open_files()
         _enter_namespaces(own_pids="pid" not in config["without"])
         pid = os.fork()
@@ -59,7 +59,8 @@ def main(fd: int) -> None:
     finally:
         if groups is not None:
             groups.close()
-        shutil.rmtree(run_dir, ignore_errors=True)
+        if run_dir is not None:
+            shutil.rmtree(run_dir, ignore_errors=True)
 
 
 def discover() -> cgroups.Hierarchies | None:
@@ -83,6 +84,23 @@ def _claim_groups() -> cgroups.Node | None:
     cgroups.sweep(groups.directories)
     groups.open()
     return groups
+
+
+def _claim_directory(parent: str) -> str:
+    """Make a directory of our own, without those of launchers that were killed.
+
+    Its lock lasts as long as this process or the spawner, so the living can be told from the dead.
+    """
+    for name in os.listdir(parent):
+        lock = cgroups.try_lock(f"{parent}/{name}")
+        if lock is not None:
+            shutil.rmtree(f"{parent}/{name}", ignore_errors=True)
+            os.close(lock)
+    while True:
+        path = f"{parent}/sandbox-{secrets.token_hex(4)}"
+        os.mkdir(path)
+        if cgroups.try_lock(path) is not None and os.path.isdir(path):
+            return path  # else somebody swept between making and locking
 
 
 def _refuse_if_weak(config: dict[str, Any], groups: cgroups.Node | None) -> None:
