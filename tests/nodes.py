@@ -256,18 +256,22 @@ class Node:
         """Return the node, all below it, and what was left behind by one that died."""
         parents = _parents()
         mark = f"{_MARK}={self.mark}".encode()
-        mine = {pid for pid in parents if mark in _environ(pid)}
-        while more := {pid for pid, parent in parents.items() if parent in mine} - mine:
-            mine |= more
-        return sorted(mine)
+        return sorted(_below({pid for pid in parents if mark in _file(pid, "environ")}, parents))
+
+    def sandboxes(self) -> set[int]:
+        """Return the spawner's parent and everything below it."""
+        return _below({self.launcher()}, _parents())
 
     def launcher(self) -> int:
         """Return the pid of the spawner's parent."""
         assert self.process is not None
-        return child_of(self.process.pid)
+        for pid in children_of(self.process.pid):
+            if b"hearth.linux.launcher" in _file(pid, "cmdline"):
+                return pid
+        raise AssertionError("the node has no launcher")
 
     def spawner(self) -> int:
-        return child_of(self.launcher())
+        return children_of(self.launcher())[0]
 
     def leftovers(self) -> list[str]:
         """Name everything that a node of this data directory has left in the system."""
@@ -295,7 +299,13 @@ class Node:
                 self.process.kill()
                 self.process.wait()
                 raise
-        wait_until(lambda: not self.leftovers(), f"nothing is left of {self.data_dir}", END_S)
+        self.await_nothing_left()
+
+    def await_nothing_left(self) -> None:
+        """Wait until no trace of a dead node is left."""
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: not self.leftovers(), "nothing is left", END_S)
+        assert not self.leftovers()
 
 
 class Said(NamedTuple):
@@ -338,9 +348,9 @@ def declaration(name: str, source: str | bytes, **fields: Any) -> dict[str, Any]
     return {"name": name, "runtime": "python", "code": encoded, **fields}
 
 
-def child_of(pid: int) -> int:
-    """Return the first child of a process."""
-    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+def children_of(pid: int) -> list[int]:
+    """Return the children of a process, oldest first."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def started(pid: int) -> str:
@@ -365,9 +375,16 @@ def _parents() -> dict[int, int]:
     return parents
 
 
-def _environ(pid: int) -> bytes:
+def _below(roots: set[int], parents: dict[int, int]) -> set[int]:
+    found = set(roots)
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
+
+
+def _file(pid: int, name: str) -> bytes:
     try:
-        return Path(f"/proc/{pid}/environ").read_bytes()
+        return Path(f"/proc/{pid}/{name}").read_bytes()
     except OSError:
         return b""
 

@@ -258,5 +258,5 @@ def test_whatever_was_accepted_is_finished_or_queued_after_each_of_many_kills(tm
     assert sum(len(line.accepted) for line in lines) > KILLS, "too little happened"
     for line in lines:
         node = line.node
-        wait_until(lambda node=node: not node.leftovers(), "nothing is left of dead nodes")
+        node.await_nothing_left()
         assert not list((node.data_dir / "work").glob("*"))
