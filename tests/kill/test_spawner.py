@@ -7,6 +7,7 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
 from nodes import running_node, wait_until
 
 SLEEP = (
