@@ -52,13 +52,18 @@ _LAST = {"mount": (165, 40), "move_mount": (429, 429)}
 """Denied by `last_program`: a spare attaches its code, and may remount its `/tmp`, before that."""
 _ABSENT = {"io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427, "clone3": 435}
 """`clone3` takes its flags from memory, which a filter cannot read: glibc then uses `clone`."""
-_EXAMINED = {"clone": (56, 220), "socket": (41, 198), "ioctl": (16, 29), "personality": (135, 92)}
+_EXAMINED = {
+    "clone": (56, 220), "socket": (41, 198), "setsockopt": (54, 208), "ioctl": (16, 29),
+    "personality": (135, 92),
+}  # fmt: skip
 
 _CLONE_NEW = 0x7E020000  # every CLONE_NEW… flag that clone takes
 _FAMILIES = (1, 2, 10)  # AF_UNIX, AF_INET, AF_INET6
 _AF_NETLINK, _NETLINK_ROUTE = 16, 0
 _TYPE_MASK = 0xF
 _RAW_TYPES = (3, 10)  # SOCK_RAW, SOCK_PACKET
+_PROTOCOLS = (0, 1, 6, 17, 58, 262)  # any, ICMP echo, TCP, UDP, ICMPv6 echo, MPTCP
+_SOL_SOCKET, _SO_LINGER = 1, 13
 _TERMINAL_INJECTIONS = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX
 _PERSONALITY_QUERY = 0xFFFFFFFF
 
@@ -82,6 +87,7 @@ def program(machine: str | None = None) -> bytes:
             Instruction(bpf.RETURN, bpf.ALLOW, label="allowed"),
             *_examine_clone(),
             *_examine_socket(),
+            *_examine_setsockopt(),
             *_examine_ioctl(),
             *_examine_personality(),
             Instruction(bpf.RETURN, bpf.ALLOW, label="fine"),
@@ -140,7 +146,10 @@ def _examine_clone() -> list[Instruction]:
 
 
 def _examine_socket() -> list[Instruction]:
-    """Allow local and internet sockets that are not raw, and netlink for routes (interfaces)."""
+    """Allow local and internet sockets that are not raw, and netlink for routes (interfaces).
+
+    Rare protocols are denied: each is a kernel module that a mere `socket` would load.
+    """
     return [
         Instruction(bpf.LOAD, bpf.low(0), label="examine socket"),
         *(_jump(family, "socket type") for family in _FAMILIES),
@@ -150,7 +159,23 @@ def _examine_socket() -> list[Instruction]:
         Instruction(bpf.LOAD, bpf.low(1), label="socket type"),
         Instruction(bpf.AND, _TYPE_MASK),
         *(_jump(kind, "denied") for kind in _RAW_TYPES),
-        Instruction(bpf.RETURN, bpf.ALLOW),
+        Instruction(bpf.LOAD, bpf.low(2)),
+        *(_jump(protocol, "fine") for protocol in _PROTOCOLS),
+        Instruction(bpf.RETURN, bpf.ERRNO | errno.EPERM),
+    ]
+
+
+def _examine_setsockopt() -> list[Instruction]:
+    """Deny SO_LINGER: who closes such a socket last waits until its data has arrived.
+
+    Passed to the node over the channel, where it is dropped unseen, it would stop the node for as
+    long as the function likes.
+    """
+    return [
+        Instruction(bpf.LOAD, bpf.low(1), label="examine setsockopt"),
+        Instruction(bpf.JUMP_EQUAL, _SOL_SOCKET, if_false="fine"),
+        Instruction(bpf.LOAD, bpf.low(2)),
+        Instruction(bpf.JUMP_EQUAL, _SO_LINGER, if_true="denied", if_false="fine"),
     ]
 
 

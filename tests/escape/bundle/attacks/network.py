@@ -8,15 +8,15 @@ from attacks.attempt import attempt
 from attacks.kernel import call, libc
 
 _AF_ALG, _AF_VSOCK, _AF_PACKET = 38, 40, 17
-_UEVENT, _AUDIT = 15, 9
-_NOT_THERE = 97  # EAFNOSUPPORT: the kernel was asked and has none
+_UEVENT, _L2TP = 15, 115
+_NOT_THERE = (93, 97)  # EPROTONOSUPPORT, EAFNOSUPPORT: the kernel was asked and has none
 
 
 def _family(*arguments):
     try:
         return socket.socket(*arguments)
     except OSError as error:
-        if error.errno == _NOT_THERE:
+        if error.errno in _NOT_THERE:
             return "the kernel was asked"
         raise
 
@@ -88,6 +88,11 @@ def reach_the_hypervisor(world):
 @attempt("seccomp")
 def open_a_socket_of_the_kernels_ciphers(world):
     return _family(_AF_ALG, socket.SOCK_SEQPACKET, 0)
+
+
+@attempt("seccomp")
+def have_a_rare_protocol_loaded(world):
+    return _family(socket.AF_INET, socket.SOCK_DGRAM, _L2TP)
 
 
 @attempt("seccomp")
