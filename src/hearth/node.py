@@ -107,6 +107,8 @@ class Node:
         await self.store.open()
         stack.push_async_callback(self.store.close)
         self.artifacts = Artifacts(self._data / "artifacts")
+        used = await self.store.referenced()  # a node that was killed may have left others
+        await asyncio.to_thread(self.artifacts.gc, used, older_than_s=0)
         self.registry = Registry(await self.store.load_functions())
         self.keys = Authenticator(await self.store.load_keys())
         check_binding(self.settings.gateway.host, self.keys.has_keys)

@@ -14,6 +14,7 @@ import os
 import queue
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -260,3 +261,6 @@ def test_whatever_was_accepted_is_finished_or_queued_after_each_of_many_kills(tm
         node = line.node
         node.await_nothing_left()
         assert not list((node.data_dir / "work").glob("*"))
+        with contextlib.closing(sqlite3.connect(node.data_dir / "hearth.db")) as database:
+            used = {digest for (digest,) in database.execute("SELECT artifact FROM version")}
+        assert {path.name for path in (node.data_dir / "artifacts").iterdir()} == used
