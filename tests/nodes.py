@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-SLOW = float(os.environ.get("HEARTH_TEST_SLOW", "1"))
-"""By how much all bounds are stretched, for emulated and busy machines."""
+from pace import SLOW
+
 HEARTH = [str(Path(sys.executable).with_name("hearth"))]
 START_S = 30.0 * SLOW
 END_S = 15.0 * SLOW
@@ -75,6 +75,8 @@ class Node:
         self.mark = secrets.token_hex(8)
         self.log = data_dir.parent / f"{data_dir.name}.log"
         self._arguments = arguments
+        listen = (settings or {}).get("control_listen", "")
+        self._control_port = int(listen.rpartition(":")[2] or 0)
         named = {f"HEARTH_{key.upper()}": str(value) for key, value in (settings or {}).items()}
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("HEARTH_")}
         self._environment = {
@@ -138,10 +140,13 @@ class Node:
 
     def ready(self) -> bool:
         """Tell whether `/readyz` says so now."""
+        own = self.connect(self._control_port)
         try:
-            return self.request("GET", "/readyz").status == 200
+            return self.request("GET", "/readyz", connection=own).status == 200
         except OSError:
             return False
+        finally:
+            own.close()
 
     def kill9(self) -> None:
         """End it as a power cut does; what it made may need a moment to follow."""
@@ -172,8 +177,8 @@ class Node:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def connect(self, timeout_s: float = 60.0 * SLOW) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
+    def connect(self, port: int | None = None) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", port or self.port, timeout=60 * SLOW)
 
     def request(
         self,

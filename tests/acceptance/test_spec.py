@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import time
+from pathlib import Path
 
 import pytest
 
 SAMPLE = """#!/usr/bin/env python3
 import json
+import shutil
 import os
 
 def main():
@@ -181,3 +184,39 @@ def test_every_answer_says_which_call_it_was_and_how_long_it_took(node, name):
     missing = node.call("nothing-there")
     assert (missing.status, missing.error["type"]) == (404, "NotFound")
     assert missing.error["request_id"] == missing.call_id
+
+
+@pytest.mark.parametrize("pack", ["zip", "gztar"])
+def test_an_archive_of_several_files_is_a_function(node, name, pack, tmp_path):
+    folder = tmp_path / "function"
+    (folder / "shop").mkdir(parents=True)
+    (folder / "shop" / "__init__.py").write_text("PRICE = 3\n")
+    (folder / "shop" / "tax.txt").write_text("20")
+    (folder / "main.py").write_text(
+        "from pathlib import Path\nfrom shop import PRICE\n"
+        "def checkout(request):\n"
+        "    return [PRICE, Path(__file__).with_name('shop').joinpath('tax.txt').read_text()]\n"
+    )
+    archive = shutil.make_archive(str(tmp_path / "bundle"), pack, folder)
+    node.deploy(name, Path(archive).read_bytes(), handler="main.checkout")
+    assert node.call(name).json == [3, "20"]
+
+
+def test_what_happened_is_counted_and_changes_are_audited(node, name):
+    node.deploy(name, "def handle(request):\n    return 1 / int(request.text)\n")
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    first = node.request("POST", f"/function/{name}", "1", {"traceparent": trace})
+    assert node.invocation(first.call_id)["traceparent"] == trace
+    for text in ("1", "0"):
+        node.call(name, text)
+    metrics = node.request("GET", "/metrics").body.decode().splitlines()
+    counted = {
+        line.split()[1]
+        for line in metrics
+        if line.startswith("hearth_invocations_total")
+        and f'"{name}"' in line
+        and '"succeeded"' in line
+    }
+    assert {float(count) for count in counted} == {2.0}
+    entries = node.request("GET", "/audit").json["entries"]
+    assert any(e["target"] == name and e["outcome"] == "ok" for e in entries)

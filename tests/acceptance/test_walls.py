@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 
 from nodes import HEARTH, declaration
@@ -102,3 +103,18 @@ def test_keys_open_what_their_scope_says(own_node):
     ), "secrets are hashed at rest"
     node.restart()
     assert node.call("hello").body == b"hi"
+
+
+def test_a_second_listener_then_alone_serves_the_control_api(own_node):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    node = own_node(control_listen=f"127.0.0.1:{port}")
+    control = node.connect(port)
+    source = "def handle(request):\n    return 'hi'\n"
+    assert node.request("POST", "/functions", declaration("hello", source)).status == 404
+    answer = node.request("POST", "/functions", declaration("hello", source), connection=control)
+    assert answer.status == 201
+    assert node.call("hello").body == b"hi"
+    assert node.request("GET", "/function/hello", connection=control).status == 404
+    control.close()
