@@ -19,6 +19,7 @@ def unified(tmp_path):
     """Look like a cgroup2 mount, as far as plain files can."""
     (tmp_path / "cgroup.controllers").write_text("cpuset cpu io memory pids")
     (tmp_path / "cgroup.subtree_control").write_text("")
+    (tmp_path / "cgroup.procs").write_text("")
     return tmp_path
 
 
@@ -75,6 +76,16 @@ def test_version_2_uses_only_what_it_may_hand_down(unified):
     assert cgroup_v2.usable(str(unified)) == {"pids": str(unified)}
     (unified / "cgroup.subtree_control").unlink()
     assert cgroup_v2.usable(str(unified)) == {}
+
+
+def test_a_node_started_from_the_leaf_uses_the_group_above(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "access", lambda path, mode: True)
+    monkeypatch.setattr(cgroups, "read", lambda path: "memory pids")
+    mountinfo = "30 23 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
+    for own in ("0::/user/session\n", f"0::/user/session/{cgroup_v2._LEAF}\n"):
+        roots = cgroup_v2.discover(mountinfo, own)
+        assert roots == dict.fromkeys(("memory", "pids"), "/sys/fs/cgroup/user/session")
 
 
 def test_version_1_finds_the_own_group_of_each_hierarchy(tmp_path):

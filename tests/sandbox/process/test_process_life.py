@@ -20,8 +20,11 @@ def test_an_instance_answers_calls_one_after_another(run, tools):
         for name in (b"a", b"b"):
             assert await started.call(b'{"name": "%s"}' % name) == (200, b'{"hello":"%s"}' % name)
         usage = started.instance.usage()
-        assert usage.memory_now > 0
-        assert usage.cpu_ns > 0
+        if "memory" in node.controllers:
+            assert usage.memory_now > 0
+            assert usage.cpu_ns > 0
+        else:
+            assert (usage.memory_now, usage.cpu_ns) == (None, None)
 
     run(body)
 
@@ -65,7 +68,7 @@ def test_what_a_call_printed_before_its_crash_is_delivered(run, tools):
         )
         call = started.begin()
         with pytest.raises(tools.ended):
-            await asyncio.wait_for(call.answer, 10)
+            await asyncio.wait_for(call.answer, tools.bound_s)
         assert call.output == [("stdout", b"last words\n")]
 
     run(body)
@@ -91,7 +94,7 @@ def test_out_of_memory_is_reported_with_limit_and_peak(run, tools, who):
         assert end.memory_limit == 48 * MIB
         assert 40 * MIB < end.memory_peak <= 48 * MIB
 
-    run(body)
+    run(body, needs="memory")
 
 
 def test_a_function_that_cannot_be_loaded_says_why(run):
@@ -144,7 +147,8 @@ def test_stop_kills_everything_inside_within_100_ms_even_daemons(run, tools):
         call = started.begin()
         await tools.wait(lambda: len(tools.processes()) >= before + 3)
         number = started.instance._number
-        assert [group for group in node.groups if group.name == str(number)]
+        had_groups = [group for group in node.groups if group.name == str(number)]
+        assert bool(had_groups) == bool(node.controllers)
         told = time.monotonic()
         started.instance.stop("timeout=1s")
         end = await started.ended()
@@ -173,7 +177,7 @@ def test_an_instance_stopped_while_it_waits_for_a_sandbox_is_gone(run, tools):
         waiting = [node.begin(tools.hello) for _ in range(6)]
         waiting[-1].instance.stop("changed my mind")
         assert (await waiting[-1].ended()).reason == "changed my mind"
-        await asyncio.gather(*(asyncio.wait_for(w.ready.wait(), 10) for w in waiting))
+        await asyncio.gather(*(asyncio.wait_for(w.ready.wait(), tools.bound_s) for w in waiting))
 
     run(body, spares=1)
 

@@ -11,7 +11,10 @@ import textwrap
 import time
 from pathlib import Path
 
+import pytest
+
 from hearth.linux import cgroups, launcher
+from pace import SLOW, fewer
 
 NODE = """
 import asyncio, sys
@@ -19,15 +22,17 @@ from hearth.config import Process, Settings
 from hearth.sandbox.process import ProcessBackend
 
 async def main():
-    settings = Settings(process=Process(spares=3, uid_base=int(sys.argv[2])))
+    process = Process(spares=3, uid_base=int(sys.argv[2]), isolation_level=sys.argv[3])
+    settings = Settings(process=process)
     backend = ProcessBackend(settings, asyncio.get_running_loop(), sys.argv[1])
     await backend.open()
-    print(backend._cgroups["token"], backend._link.process.pid, flush=True)
+    print(backend._cgroups["token"] or "none", backend._link.process.pid, flush=True)
     await asyncio.Event().wait()
 
 asyncio.run(main())
 """
 UID_BASE = 1_900_000_000
+LEVEL = "strict" if os.geteuid() == 0 else "lightweight"
 
 
 def child_of(pid: int) -> int:
@@ -37,8 +42,8 @@ def child_of(pid: int) -> int:
 
 def groups_named(token: str) -> list[str]:
     hierarchies = launcher.discover()
-    assert hierarchies is not None
-    roots = set(hierarchies.roots.values())
+    assert hierarchies is not None or os.geteuid()
+    roots = set(hierarchies.roots.values()) if hierarchies is not None else ()
     return [f"{root}/{token}" for root in roots if os.path.isdir(f"{root}/{token}")]
 
 
@@ -48,7 +53,7 @@ def count_fds(pid: int) -> int:
 
 def start_node(run_dir: Path) -> tuple[subprocess.Popen[str], str, int]:
     node = subprocess.Popen(
-        [sys.executable, "-c", NODE, str(run_dir), str(UID_BASE)],
+        [sys.executable, "-c", NODE, str(run_dir), str(UID_BASE), LEVEL],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -57,7 +62,7 @@ def start_node(run_dir: Path) -> tuple[subprocess.Popen[str], str, int]:
     return node, token, int(launcher_pid)
 
 
-def wait_until(condition, bound_s=10.0):
+def wait_until(condition, bound_s=10.0 * SLOW):
     until = time.monotonic() + bound_s
     while not condition():
         assert time.monotonic() < until, f"not within {bound_s} s"
@@ -76,15 +81,15 @@ def test_a_killed_spawner_takes_everything_with_it_and_is_replaced(run, tools):
         await tools.wait(lambda: not before & set(tools.processes()))
         again = await node.start(tools.hello)
         assert await again.call() == (200, b'{"hello":"x"}')
-        assert node.backend._cgroups["token"] != token
-        assert not groups_named(token)
+        assert node.backend._cgroups["token"] != token or not token
+        assert not token or not groups_named(token)
 
     run(body)
 
 
 def test_a_killed_node_leaves_nothing(tmp_path):
     node, token, launcher_pid = start_node(tmp_path / "run")
-    assert groups_named(token)
+    assert groups_named(token) or os.geteuid()
     node.kill()
     node.wait()
     wait_until(lambda: not os.path.exists(f"/proc/{launcher_pid}"))
@@ -92,6 +97,7 @@ def test_a_killed_node_leaves_nothing(tmp_path):
     assert not list((tmp_path / "run").iterdir())
 
 
+@pytest.mark.skipif(launcher.discover() is None, reason="no control groups for this account")
 def test_leftovers_of_a_node_that_died_with_its_launcher_are_swept_and_the_living_are_not(
     run, tmp_path
 ):
@@ -104,11 +110,13 @@ def test_leftovers_of_a_node_that_died_with_its_launcher_are_swept_and_the_livin
     node.wait()
     assert groups_named(token), "the launcher could not clean up, that is the point"
     stray = subprocess.Popen(["/bin/sleep", "60"])
-    cgroups.write(f"{groups_named(token)[0]}/cgroup.procs", str(stray.pid))
+    inside = f"{groups_named(token)[0]}/stray"  # version 2 wants processes in leaves only
+    os.mkdir(inside)
+    cgroups.write(f"{inside}/cgroup.procs", str(stray.pid))
 
     async def body(node):
         assert not groups_named(token)
-        assert stray.wait(10) == -signal.SIGKILL
+        assert stray.wait(10 * SLOW) == -signal.SIGKILL
         directories = cgroups.Node(launcher.discover()).directories
         assert cgroups.sweep(directories) == []
         assert groups_named(node.backend._cgroups["token"])
@@ -125,11 +133,11 @@ def test_a_closed_backend_leaves_nothing(run, tools, tmp_path):
 
     run(body)
     assert not set(seen["pids"]) & set(tools.processes())
-    assert not groups_named(seen["token"])
+    assert not seen["token"] or not groups_named(seen["token"])
     assert not list((tmp_path / "run").iterdir())
 
 
-def test_two_hundred_starts_leak_no_descriptor_group_or_process(run, tools):
+def test_many_starts_leak_no_descriptor_group_or_process(run, tools):
     source = textwrap.dedent(tools.hello)
 
     async def body(node):
@@ -139,9 +147,8 @@ def test_two_hundred_starts_leak_no_descriptor_group_or_process(run, tools):
 
         def settled():
             spares = node.backend._spares["none|"]
-            return len(spares) == 4 and len(node.groups) == 4 * len(
-                {path.parent for path in node.groups}
-            )
+            hierarchies = {path.parent for path in node.groups}
+            return len(spares) == 4 and len(node.groups) == 4 * len(hierarchies)
 
         async def life():
             started = await node.start(source)
@@ -156,7 +163,7 @@ def test_two_hundred_starts_leak_no_descriptor_group_or_process(run, tools):
         await asyncio.gather(*(life() for _ in range(8)))
         await tools.wait(settled)
         before = figures()
-        for _ in range(25):
+        for _ in range(fewer(25, least=5)):
             await asyncio.gather(*(life() for _ in range(8)))
         await tools.wait(settled)
         await tools.wait(

@@ -40,9 +40,10 @@ def handle(request):
 """
 
 
-def test_a_function_has_no_rights_and_sees_only_its_own_world(run):
+def test_a_function_has_no_rights_and_sees_only_its_own_world(run, tools):
     async def body(node):
-        _, answer = await (await node.start(INSPECT)).call()
+        started = await node.start(INSPECT)
+        _, answer = await started.call()
         seen = json.loads(answer)
         assert set(seen["caps"].values()) == {0}
         assert (seen["no_new_privs"], seen["seccomp"]) == ("1", "2")
@@ -56,14 +57,16 @@ def test_a_function_has_no_rights_and_sees_only_its_own_world(run):
         assert seen["write code"] == seen["write root"] == "Read-only file system"
         assert seen["write proc"] in ("Read-only file system", "Permission denied")
         assert not seen["sys"]
-        assert seen["init"] == "Operation not permitted"
+        # With an ordinary user init has the same uid, but the kernel shields it.
+        assert seen["init"] == ("Operation not permitted" if tools.root else "None")
+        assert (await started.call())[0] == 200
         assert seen["memory of init"] == "Permission denied"
         assert (seen["cwd"], seen["parent"]) == ("/app/function", 1)
 
     run(body)
 
 
-def test_every_instance_has_a_host_uid_of_its_own(run, tools):
+def test_every_instance_has_a_host_uid_of_its_own_if_the_node_is_root(run, tools):
     source = "def handle(request):\n    return open('/proc/self/uid_map').read()\n"
 
     async def body(node):
@@ -71,7 +74,7 @@ def test_every_instance_has_a_host_uid_of_its_own(run, tools):
         for _ in range(3):
             started = await node.start(source)
             maps.add((await started.call())[1])
-        assert len(maps) == 3
+        assert len(maps) == (3 if tools.root else 1)
 
     run(body)
 
@@ -136,7 +139,7 @@ def test_a_cpu_quota_is_enforced(run):
         _, answer = await started.call()
         assert 0.05 < float(answer) < 0.35
 
-    run(body)
+    run(body, needs="cpu")
 
 
 def test_network_host_shares_the_interfaces_and_none_does_not(run):
