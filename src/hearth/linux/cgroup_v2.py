@@ -14,8 +14,13 @@ _WEIGHT_PER_UNIT = 10
 """`cpu.weight` of a function of 128 MiB; 100, the kernel's default, is one of 1.25 GiB."""
 _PERIOD_US = 20_000
 """Short, so that a throttled call is late by 20 ms at most and not by the default 100."""
-_LEAF = "hearth-node"
-"""Where processes go that stand in the way: a group with controllers below may hold none itself."""
+_LEAF = "node.hearth"
+"""Where processes go that stand in the way: a group with controllers below may hold none itself.
+
+Not named like the group of a node (`cgroups.PREFIX`): `sweep` must never take it for a leftover.
+"""
+_EMPTY_TRIES = 20
+"""The processes that are moved may fork meanwhile."""
 
 
 def discover(mountinfo: str, own: str) -> dict[str, str]:
@@ -33,6 +38,7 @@ def discover(mountinfo: str, own: str) -> dict[str, str]:
             continue
         mounted = left.split()[4]
         group = next((row[3:] for row in own.splitlines() if row.startswith("0::")), "/")
+        group = group.removesuffix(f"/{_LEAF}")  # where a node before us in this session put us
         base = mounted if os.geteuid() == 0 else (mounted + group).rstrip("/")
         return usable(base)
     return {}
@@ -40,7 +46,8 @@ def discover(mountinfo: str, own: str) -> dict[str, str]:
 
 def usable(base: str) -> dict[str, str]:
     """Return the controllers that can be handed down from the group `base`."""
-    if not os.access(f"{base}/cgroup.subtree_control", os.W_OK):
+    needed = (base, f"{base}/cgroup.subtree_control", f"{base}/cgroup.procs")
+    if not all(os.access(path, os.W_OK) for path in needed):
         return {}
     there = set(cgroups.read(f"{base}/cgroup.controllers").split())
     return {name: base for name in _CONTROLLERS if name in there}
@@ -58,18 +65,24 @@ class V2:
 
     def prepare(self, token: str) -> None:
         """Hand the controllers down to the node's directory and to the groups inside."""
+        for _ in range(_EMPTY_TRIES):
+            if self._hand_down(self._base):
+                break
+            self._empty_base()
+        else:
+            raise OSError(errno.EBUSY, f"{self._base} does not get empty of processes")
+        self._hand_down(f"{self._base}/{token}")
+
+    def _hand_down(self, directory: str) -> bool:
+        """Enable the controllers below `directory`; False while it holds processes."""
+        names = " ".join(f"+{name}" for name in self.roots)
         try:
-            self._hand_down(self._base)
+            cgroups.write(f"{directory}/cgroup.subtree_control", names)
         except OSError as error:
             if error.errno != errno.EBUSY:
                 raise
-            self._empty_base()
-            self._hand_down(self._base)
-        self._hand_down(f"{self._base}/{token}")
-
-    def _hand_down(self, directory: str) -> None:
-        names = " ".join(f"+{name}" for name in self.roots)
-        cgroups.write(f"{directory}/cgroup.subtree_control", names)
+            return False
+        return True
 
     def _empty_base(self) -> None:
         """Move all processes of the base group (a container's root, a delegated one) to a leaf."""
