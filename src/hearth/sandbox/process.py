@@ -15,7 +15,7 @@ from typing import Any
 from hearth.config import Settings
 from hearth.errors import IsolationUnavailable
 from hearth.linux import cgroup_v1, cgroup_v2
-from hearth.linux.cgroups import REQUIRED, Group
+from hearth.linux.cgroups import Group
 from hearth.linux.mechanisms import MECHANISMS
 from hearth.model import Limits, Version
 from hearth.sandbox.base import InstanceListener, Usage
@@ -26,6 +26,14 @@ _OPEN_FILES = 4096
 _NO_LIMIT = 1 << 40
 _RESTART_S = (0.05, 0.5, 2.0, 5.0)
 """Pauses before the spawner is started again, by the number of tries in a row."""
+
+_WEAKER = {
+    "memory": "Without the control group controller `memory` the limit holds for each process of an"
+    " instance, not for all of them together.",
+    "cpu": "Without the control group controller `cpu` no weight and no quota is enforced.",
+    "pids": "Without the control group controller `pids` processes are counted by RLIMIT_NPROC.",
+}
+"""What is left of each of `cgroups.REQUIRED` that cannot be used; `io` is nobody's promise."""
 
 Spare = tuple[int, tuple[int, int, int]]
 
@@ -114,11 +122,7 @@ class ProcessBackend:
     def missing(self, version: Version) -> tuple[str, ...]:
         """Name what `version` asks for and this backend cannot enforce, one sentence each."""
         roots = self._cgroups.get("roots", {})
-        missing = [
-            f"The control group controller `{name}` cannot be used here."
-            for name in (*REQUIRED, "io")
-            if name not in roots
-        ]
+        missing = [text for name, text in _WEAKER.items() if name not in roots]
         if os.geteuid() != 0:
             missing.append("Instances share one host uid, because the node does not run as root.")
         if version.network == "host" and version.isolation_level == "strict":
