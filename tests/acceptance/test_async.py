@@ -46,7 +46,7 @@ def test_queued_and_running_calls_can_be_cancelled(node, name):
     running = by_async_function(node, name, 60).json["id"]
     wait_until(lambda: node.invocation(running)["status"] == "running", "the first one runs")
     queued = by_async_function(node, name, 60).json["id"]
-    assert node.invocation(queued)["status"] == "queued"
+    wait_until(lambda: node.invocation(queued)["status"] == "queued", "the second one waits")
     for call_id in (queued, running):
         answer = node.request("DELETE", f"/invocations/{call_id}")
         assert answer.status == 200, answer.body
