@@ -78,8 +78,8 @@ def end_or_stop_init(world):
 
 @attempt("uid", "user", "dumpable", why=_BY_IDS, user_off=("dumpable",))
 def read_the_environment_of_init(world):
-    with open("/proc/1/environ", "rb") as file:
-        return file.read(64)
+    with open("/proc/1/environ", "rb") as file:  # it may be empty, but opening it is refused
+        return file.name
 
 
 @attempt("uid", "user", "dumpable", why=_BY_IDS, user_off=("dumpable",))
