@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from hearth.linux import cgroup_v1, cgroup_v2, cgroups
+from hearth.linux import cgroup_v1, cgroup_v2, cgroups, launcher
 from hearth.linux.cgroups import Limits
 
 MIB = 1 << 20
@@ -76,6 +76,17 @@ def test_version_2_uses_only_what_it_may_hand_down(unified):
     assert cgroup_v2.usable(str(unified)) == {"pids": str(unified)}
     (unified / "cgroup.subtree_control").unlink()
     assert cgroup_v2.usable(str(unified)) == {}
+
+
+def test_groups_that_cannot_be_prepared_are_no_reason_not_to_start_unless_strict(
+    unified, monkeypatch
+):
+    before = sorted(os.listdir(unified))  # plain files: nothing can be handed down to new groups
+    monkeypatch.setattr(launcher, "discover", lambda: cgroup_v2.V2({"memory": str(unified)}))
+    assert launcher._claim_groups(strict=False) is None
+    with pytest.raises(FileNotFoundError):
+        launcher._claim_groups(strict=True)
+    assert sorted(os.listdir(unified)) == before
 
 
 def test_a_node_started_from_the_leaf_uses_the_group_above(monkeypatch):

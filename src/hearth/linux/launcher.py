@@ -42,7 +42,7 @@ def main(fd: int) -> None:
     config = received[0]
     groups, run_dir, root = None, None, os.geteuid() == 0
     try:
-        groups = _claim_groups()
+        groups = _claim_groups(strict=config["strict"])
         _refuse_if_weak(config, groups)
         run_dir = _claim_directory(config["run_dir"])
         _raise_open_files()
@@ -76,13 +76,20 @@ def discover() -> cgroups.Hierarchies | None:
     return cgroup_v2.V2(new) if new else None
 
 
-def _claim_groups() -> cgroups.Node | None:
+def _claim_groups(*, strict: bool) -> cgroups.Node | None:
     hierarchies = discover()
     if hierarchies is None:
         return None
     groups = cgroups.Node(hierarchies)
     cgroups.sweep(groups.directories)
-    groups.open()
+    try:
+        groups.open()
+    except OSError as error:
+        groups.close()
+        if strict:
+            raise
+        print(f"no control groups: {error}", file=sys.stderr, flush=True)  # noqa: T201 - its log
+        return None
     return groups
 
 
