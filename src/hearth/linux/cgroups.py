@@ -54,6 +54,12 @@ class Group(Protocol):
         The move is left to the process because it can wait for milliseconds, see `tasks` in v1.
         """
 
+    def birthplace(self) -> int | None:
+        """Open the directory for a process to be born in, where that is possible (version 2).
+
+        Who is born inside needs no entrance.
+        """
+
     def limit(self, limits: Limits) -> None:
         """Set the limits; microseconds."""
 
