@@ -39,6 +39,14 @@ def role(pid: int, node: int) -> str:
     return "instances" if uid >= UID_BASE else "platform"
 
 
+def state(pid: int) -> str:
+    """Return the state letter of a process; `Z` is a zombie, empty one that has just gone."""
+    try:
+        return _stat(pid)[0]
+    except OSError:
+        return ""
+
+
 def cpu_us(pid: int) -> int:
     """Return the CPU microseconds that a process has used, all threads."""
     fields = _stat(pid)
@@ -66,6 +74,12 @@ def pss_bytes(pids: list[int]) -> int:
             continue
         total += int(text.split("\nPss:", 1)[1].split()[0]) * 1024
     return total
+
+
+def own_bytes(pid: int) -> int:
+    """Return the resident bytes of a process that come from no file."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(text.split("RssAnon:", 1)[1].split()[0]) * 1024
 
 
 def available_bytes() -> int:
