@@ -62,11 +62,12 @@ class Pool:
         self._concurrency = limits.instance_concurrency
         self._max_in_flight = limits.max_concurrency
         self._max_pending = limits.max_concurrency + limits.queue_size
+        own_ttl_s = version.scale.idle_ttl_s
         self._policy = Policy(
             max_instances=-(-limits.max_concurrency // limits.instance_concurrency),
             min_instances=version.scale.min_instances,
             instance_concurrency=limits.instance_concurrency,
-            idle_ttl_s=version.scale.idle_ttl_s,
+            idle_ttl_s=host.idle_ttl_s if own_ttl_s is None else own_ttl_s,
         )
         self._roster = Roster()
         self._members = self._roster.members

@@ -48,6 +48,10 @@ class Host(Protocol):
         """Tell when time has passed."""
 
     @property
+    def idle_ttl_s(self) -> float:
+        """How long an idle instance is kept where its version does not say."""
+
+    @property
     def cold_start_timeout_s(self) -> float:
         """How long a start may take."""
 
