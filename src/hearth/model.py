@@ -59,7 +59,8 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
     """How many instances are kept when nobody calls."""
 
     min_instances: int = 0
-    idle_ttl_s: float = 600.0
+    idle_ttl_s: float | None = None
+    """How long an idle instance is kept; None: what the node's settings say while it runs."""
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):

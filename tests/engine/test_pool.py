@@ -172,6 +172,16 @@ def test_an_idle_instance_goes_after_its_time_and_not_before(engine):
     assert engine.invoker.budget.instances == 0
 
 
+def test_an_idle_instance_stays_as_long_as_the_node_says_where_its_function_does_not(make_engine):
+    engine = make_engine(warm_instance_ttl=5)
+    own, nodes = engine.deploy("own", idle_ttl_s=60), engine.deploy("nodes")
+    for version in (own, nodes):
+        engine.submit(version)
+    engine.time.advance(10)
+    assert engine.show(own) == "0 busy, 1 idle, 0 starting | 0 waiting"
+    assert engine.show(nodes) == "0 busy, 0 idle, 0 starting | 0 waiting"
+
+
 def test_instances_beyond_the_need_go_while_the_busy_one_stays(engine):
     engine.answers(after_s=1)
     hello = engine.deploy(max_concurrency=3, idle_ttl_s=10)

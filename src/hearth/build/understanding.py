@@ -65,7 +65,7 @@ def understand(declared: Mapping[str, Any], settings: Settings) -> Intent:
         network=_network(given, isolation),
         environment=environment(given.environment or {}),
         limits=limits,
-        scale=_scale(given, settings, limits),
+        scale=_scale(given, limits),
         reasons=tuple(reasons),
         warnings=_warnings(given),
     )
@@ -165,13 +165,13 @@ def _cpu(cpu: float | None, settings: Settings) -> float | None:
     return None if cpu is None else float(_within("cpu", cpu, (0.01, 256)))
 
 
-def _scale(given: Declaration, settings: Settings, limits: Limits) -> Scale:
+def _scale(given: Declaration, limits: Limits) -> Scale:
     wanted = given.scale or ScaleDeclaration()
     most = math.ceil(limits.max_concurrency / limits.instance_concurrency)
-    ttl = float(settings.execution.warm_instance_ttl)
+    ttl = wanted.idle_ttl
     return Scale(
         min_instances=_count("scale.min", wanted.min, 0, (0, most)),
-        idle_ttl_s=_seconds("scale.idle_ttl", wanted.idle_ttl, ttl, (0, 7 * 86_400)),
+        idle_ttl_s=None if ttl is None else _seconds("scale.idle_ttl", ttl, 0, (0, 7 * 86_400)),
     )
 
 

@@ -23,7 +23,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     cold_start_timeout: Seconds = Seconds(30)
     """How long a new instance may take until it can be called."""
     warm_instance_ttl: Seconds = Seconds(600)
-    """How long an idle instance is kept."""
+    """How long an idle instance of a function is kept that declares no `scale.idle_ttl`."""
     max_instances: Count = 4000
     """Most live instances; idle ones of other functions are evicted first."""
     memory_reserve: Bytes = Bytes(256 << 20)
@@ -53,9 +53,9 @@ class Process(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     namespace_types: tuple[Namespace, ...] = ("pid", "mount", "user")
     """A minimum; `strict` adds the rest."""
     memory_limit: Bytes = Bytes(128 << 20)
-    """Memory of a function that asks for none."""
+    """Memory of a function that asks for none when it is deployed; its version keeps that."""
     cpu_limit: Cores | None = None
-    """Hard CPU quota of a function that asks for none; none: a weight proportional to memory."""
+    """Hard CPU quota of a function that asks for none when deployed; none: a weight by memory."""
     spares: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 8
     """Sandboxes kept ready per zygote."""
     uid_base: Annotated[int, msgspec.Meta(ge=1000, le=4_294_000_000)] = 1_879_048_192

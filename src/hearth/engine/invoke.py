@@ -90,6 +90,7 @@ class Invoker:
         self.budget = budget or Budget(settings.execution, clock=clock)
         self.budget.claimants = self.pools
         self.cold_start_timeout_s = settings.execution.cold_start_timeout
+        self.idle_ttl_s: float = settings.execution.warm_instance_ttl
         self.log_bytes: int = settings.retention.log_bytes
         self._result_bytes: int = settings.retention.result_bytes
         self._observer = observer
