@@ -30,7 +30,7 @@ _MAX_CHUNK = 1 << 20
 class Host:
     """One loaded function and its way back to the node."""
 
-    __slots__ = ("_function", "_handle", "_settle", "_version", "channel")
+    __slots__ = ("_function", "_handle", "_settle", "_version", "await_drained", "channel")
 
     def __init__(
         self,
@@ -44,6 +44,7 @@ class Host:
         """Answer calls by `handle`; its requests carry `function` and `version`."""
         self._handle = handle
         self._settle = output.settle
+        self.await_drained = output.await_drained
         self._function = function
         self._version = version
         self.channel = channel
@@ -157,10 +158,12 @@ def serve_blocking(host: Host) -> Pending:
         FrameError: the node broke the protocol.
         SystemExit: the user's code asked for it.
     """
-    receive, answer = host.channel.receive, host.answer
+    channel, receive, answer = host.channel, host.channel.receive, host.answer
     pending = None
     while pending is None:
         pending = answer(*receive())  # no local keeps the last request while waiting
+        if channel.ahead:
+            host.await_drained()
     return pending
 
 

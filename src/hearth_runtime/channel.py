@@ -55,6 +55,11 @@ class Channel:
             raise Closed
         return self._feed(data)
 
+    @property
+    def ahead(self) -> bool:
+        """Say whether a further frame is here already."""
+        return bool(self._ready)
+
     def take_ready(self) -> list[tuple[int, int, int, bytes]]:
         """Return the frames that were read but not yet received."""
         ready, self._ready = self._ready, []

@@ -11,6 +11,7 @@ import faulthandler
 import io
 import os
 import sys
+import time
 from contextlib import suppress
 from fcntl import ioctl
 from termios import FIONREAD
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _EMPTY = bytes(4)
+_DRAIN_POLL_S = 0.00005
 
 
 class Output:
@@ -54,6 +56,16 @@ class Output:
         except (OSError, ValueError):  # user code closed or redirected them
             empty = False
         return 0 if empty else OUTPUT
+
+    def await_drained(self) -> None:
+        """Wait until the node has read what is in the pipes.
+
+        Calls that were sent ahead follow each other without the node in between, and it can tell
+        whose output it reads only by when it reads it.
+        """
+        with suppress(OSError):  # user code closed them
+            while ioctl(1, FIONREAD, _EMPTY) != _EMPTY or ioctl(2, FIONREAD, _EMPTY) != _EMPTY:
+                time.sleep(_DRAIN_POLL_S)
 
 
 def flush_all() -> None:

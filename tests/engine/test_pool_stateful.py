@@ -1,5 +1,6 @@
 """Whatever happens in whatever order: the pool keeps its promises."""
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -11,6 +12,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from hearth.engine import ahead
 from hearth.sandbox.base import Exit
 from hearth.sandbox.stub import Answer, Start
 
@@ -122,7 +124,7 @@ class PoolMachine(RuleBasedStateMachine):
             return
         budget = self.engine.invoker.budget
         for pool in self.engine.invoker.pools():
-            if pool.counts()["waiting"] and not budget.full:
+            if pool._waiting and not budget.full:
                 share_full = pool._share.in_flight >= pool.version.limits.max_concurrency
                 assert share_full or not pool._roomy, pool
 
@@ -197,8 +199,10 @@ class PoolMachine(RuleBasedStateMachine):
         return sum(counts[state] for state in ("busy", "idle", "starting", "leaving"))
 
 
-def test_the_pool_keeps_its_promises_whatever_happens(make_engine):
-    """300 histories of up to 40 events each."""
+@pytest.mark.parametrize("quick_s", [ahead.QUICK_S, 1e9], ids=["slow", "sent ahead"])
+def test_the_pool_keeps_its_promises_whatever_happens(make_engine, monkeypatch, quick_s):
+    """300 histories of up to 40 events each, for slow functions and for quick ones."""
+    monkeypatch.setattr(ahead, "QUICK_S", quick_s)
     PoolMachine.make_engine = make_engine
     run_state_machine_as_test(
         PoolMachine, settings=settings(max_examples=300, stateful_step_count=40, deadline=None)

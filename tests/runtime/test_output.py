@@ -5,6 +5,8 @@ import signal
 
 import pytest
 
+from hearth_runtime import frames
+
 
 def test_what_a_call_prints_is_flagged_and_complete_when_it_ends(load):
     host = load("""
@@ -170,3 +172,18 @@ def test_a_wrecked_stdout_costs_no_answer(load, wreck):
     )
     assert host.call(b"1").body == b"ok"
     assert host.call().body == b"ok"
+
+
+def test_calls_that_were_sent_ahead_do_not_mix_their_output(load):
+    host = load("""
+        def handle(request):
+            print("call", request.text)
+            return None
+    """)
+    ahead = [
+        frames.call_frame(n, 0.0, b"id", b"POST", b"/", b"", b"", b"%d" % n) for n in range(1, 6)
+    ]
+    host.send(b"".join(ahead))
+    for number in range(1, 6):
+        host.answer(number)
+        assert host.take_output() == (f"call {number}\n", "")

@@ -304,6 +304,37 @@ async def test_several_calls_are_told_apart_by_their_numbers():
     rig.end(code=0)
 
 
+@scenario
+async def test_calls_sent_ahead_are_answered_in_order_and_each_has_its_output():
+    rig = Rig()
+    await rig.ready()
+    await rig.call(name="one ")
+    callers = [(call_request(b"2"), Recorder("two ", rig.log))]
+    callers.append((call_request(b"3"), Recorder("three ", rig.log)))
+    rig.channel.call_ahead(callers)
+    assert [(await rig.received(frames.CALL))[0] for _ in range(2)] == [2, 3]
+    for number, name in ((1, "one"), (2, "two"), (3, "three")):
+        os.write(rig.out, name.encode())
+        rig.send(frames.REPLY, number, reply(body=b"%d" % number), flags=frames.OUTPUT)
+        assert (await rig.until(f"{name} reply"))[2] == b"%d" % number
+        assert (f"{name} output", "stdout", name.encode()) in rig.log
+    rig.end(code=0)
+
+
+@pytest.mark.parametrize("kind", [frames.REPLY, frames.HEAD, frames.ERROR])
+@scenario
+async def test_a_call_answered_before_its_turn_ends_the_instance(kind):
+    rig = Rig()
+    await rig.ready()
+    await rig.call(name="one ")
+    rig.channel.call_ahead([(call_request(b"2"), Recorder("two ", rig.log))])
+    payload = b'{"type": "a", "message": "b"}' if kind == frames.ERROR else reply()
+    rig.send(kind, 2, payload)
+    await rig.until("violation")
+    rig.end(signal=9)
+    assert [n for n in rig.names() if n in ("one lost", "two lost")] == ["one lost", "two lost"]
+
+
 BIG = b'{"type": "' + b"x" * (1 << 20) + b'", "message": ""}'
 LATE_ERROR = frames.frame(frames.ERROR, 1, b'{"type": "E", "message": "m"}')
 REPLY_1 = frames.frame(frames.REPLY, 1, reply())

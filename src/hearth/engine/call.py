@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from hearth.engine.member import Member
     from hearth.engine.pool import Pool
     from hearth.model import Version
-    from hearth.sandbox.base import CallRequest, Exit, Stream
+    from hearth.sandbox.base import Caller, CallRequest, Exit, Stream
 
 
 class Invocation:
     """A call under way: a `Caller` to the instance, a handle to gateway, control and queue."""
 
     __slots__ = (
-        "_arrived",
+        "_ahead",
         "_ended",
         "_error",
         "_http_status",
@@ -44,6 +44,7 @@ class Invocation:
         "_settled",
         "_sink",
         "_started",
+        "arrived",
         "asynchronous",
         "attempts",
         "cold",
@@ -77,7 +78,8 @@ class Invocation:
         self.on_settled: Callable[[Invocation], None] | None = None
         self._invoker = invoker
         self._sink = sink
-        self._arrived = now
+        self.arrived = now
+        self._ahead = False
         self._started = 0.0
         self._ended = 0.0
         self._member: Member | None = None
@@ -126,16 +128,22 @@ class Invocation:
         """End it; the instance dies with it unless it runs other calls as well."""
         if self.status == "queued" and self.pool.withdraw(self):
             self.fail(Cancelled(f"cancelled: {reason}"))
+        elif self.status == "queued" and self._ahead:
+            self.give_up(Cancelled(f"cancelled: {reason}"))
         elif self.status == "running":
             self._tell(Cancelled(f"cancelled: {reason}"))
             member = self._member
-            if member is not None and member.calls == 1:
+            # With calls behind it, it is a quick one: killed now, it might be one of those that
+            # has just begun, and would run twice.
+            if member is not None and member.calls == 1 and not member.ahead:
                 self.pool.dismiss(member, f"cancelled: {reason}")
 
     def end(self, error: HearthError) -> None:
         """End it with `error`, whatever it is doing (the node is shutting down)."""
         if self.status == "queued" and self.pool.withdraw(self):
             self.fail(error)
+        elif self.status == "queued" and self._ahead:
+            self.give_up(error)
         elif self.status == "running":
             self._tell(error)
             self.pool.dismiss(self._member, error.message)  # type: ignore[arg-type] # set while running
@@ -150,11 +158,34 @@ class Invocation:
         self.pool = member.pool
         self.version = version = member.pool.version
         if not member.served:
-            self.cold = member.ready_at > self._arrived
+            self.cold = member.ready_at > self.arrived
         member.served += 1
         request = self.request
-        request.deadline = self.created_at + (now - self._arrived) + version.limits.timeout_s  # type: ignore[union-attr] # only dropped when settled
+        request.deadline = self.created_at + (now - self.arrived) + version.limits.timeout_s  # type: ignore[union-attr] # only dropped when settled
         member.instance.call(request, self)  # type: ignore[union-attr,arg-type] # a ready member has its instance
+
+    def go_ahead(self, member: Member, now: float) -> tuple[CallRequest, Caller]:
+        """Wait in the socket of the busy `member`; the time it takes counts from now."""
+        self._ahead = True
+        self._member = member
+        self._started = now
+        self.pool = member.pool
+        self.version = version = member.pool.version
+        request = self.request
+        request.deadline = self.created_at + (now - self.arrived) + version.limits.timeout_s  # type: ignore[union-attr] # only dropped when settled
+        return request, self  # type: ignore[return-value] # as above
+
+    def take_turn(self) -> None:
+        """Run on the instance that has it already."""
+        self._ahead = False
+        self._member.served += 1  # type: ignore[union-attr] # set when it went ahead
+        if self.status == "queued":
+            self.status = "running"
+
+    def give_up(self, error: HearthError) -> None:
+        """Tell the caller; the record is complete when the instance lets go."""
+        self.pool.gave_up(self)
+        self._tell(error)
 
     def overdue(self) -> None:
         """Time out: the caller hears it at once, the instance is killed."""
@@ -246,7 +277,11 @@ class Invocation:
             self._sink.fail(self, error)
 
     def on_lost(self, end: Exit) -> None:
-        """Fail because the instance ended."""
+        """Fail because the instance ended; a call whose turn had not come waits again."""
+        if self._ahead:
+            self._come_back()
+            return
+        self.pool.lose(self._member)  # type: ignore[arg-type] # ran on it
         self._peak = end.memory_peak
         told = self.status != "running"
         if not told:
@@ -286,10 +321,10 @@ class Invocation:
     def durations_ns(self) -> tuple[int, int, int | None]:
         """Return how long it ran, how long it waited, and how long its instance took to come up."""
         if not self._started:
-            return 0, int((self._ended - self._arrived) * 1e9), None
+            return 0, int((self._ended - self.arrived) * 1e9), None
         run = int((self._ended - self._started) * 1e9)
         init = self._member.init_ns if self.cold and self._member is not None else None
-        return run, int((self._started - self._arrived) * 1e9), init
+        return run, int((self._started - self.arrived) * 1e9), init
 
     def _metrics(self) -> Metrics:
         run, wait, init = self.durations_ns()
@@ -302,7 +337,7 @@ class Invocation:
         )
 
     def _wall(self, moment: float) -> float | None:
-        return self.created_at + (moment - self._arrived) if moment else None
+        return self.created_at + (moment - self.arrived) if moment else None
 
     def _check(self, status: int, headers: bytes) -> bytes:
         """Return the cleaned header block.
@@ -323,6 +358,18 @@ class Invocation:
         self.pool.dismiss(self._member, error.message)  # type: ignore[arg-type] # set while running
         self._let_go()
         self._sink.fail(self, error)
+
+    def _come_back(self) -> None:
+        member, self._member = self._member, None
+        self._ahead = False
+        self._started = 0.0
+        now = self._invoker.monotonic()
+        if self.status == "queued":
+            self.pool.take_back(member, self, now)  # type: ignore[arg-type] # set when it went ahead
+        else:
+            self._ended = now
+            self.pool.forget(member, self)  # type: ignore[arg-type] # as above
+            self._settle()
 
     def _tell(self, error: HearthError) -> None:
         self._set_error(error)

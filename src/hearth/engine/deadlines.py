@@ -38,10 +38,19 @@ class Deadlines(Generic[T]):
         self._timer: Timer | None = None
 
     def add(self, entry: T, now: float) -> None:
-        """Begin the time of `entry` at `now` (monotonic seconds)."""
-        self._due[entry] = now + self._seconds
+        """Begin the time of `entry` at `now` (monotonic seconds), or let it have begun then."""
+        self._due[entry] = due = now + self._seconds
         if self._timer is None:
-            self._timer = self._timers.call_later(self._seconds, self._fire)
+            delay = max(0.0, due - self._clock.monotonic())
+            self._timer = self._timers.call_later(delay, self._fire)
+
+    def put_back(self, entry: T, began: float) -> None:
+        """Let it be the oldest again; its time began at `began`."""
+        self._due[entry] = began + self._seconds
+        self._due.move_to_end(entry, last=False)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._fire()
 
     def discard(self, entry: T) -> bool:
         """End it; False if it was not there (any more)."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hearth.engine.pool import Pool
+    from hearth.engine.ports import Waiting
     from hearth.sandbox.base import Exit, Instance, Stream
 
 _log = logging.getLogger(__name__)
@@ -20,6 +22,7 @@ class Member:
     """
 
     __slots__ = (
+        "ahead",
         "calls",
         "idle_since",
         "instance",
@@ -28,6 +31,7 @@ class Member:
         "ready_at",
         "served",
         "started_at",
+        "turn_at",
     )
 
     def __init__(self, pool: Pool, now: float) -> None:
@@ -38,6 +42,10 @@ class Member:
         self.ready_at = 0.0
         self.idle_since = now
         self.calls = 0
+        self.turn_at = now
+        """When the call that runs began to."""
+        self.ahead: deque[Waiting] = deque()
+        """Calls sent ahead; they wait in its socket and are not among `calls`."""
         self.served = 0
         self.leaving: str | None = None
 

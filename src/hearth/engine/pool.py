@@ -4,7 +4,8 @@ Everything here is synchronous state and runs on the event loop. A call takes on
 
 1. an instance has room: it is handed over at once, to the one used last (LIFO: the others can go);
 2. there is room for another instance: the call waits, and a start is begun for it;
-3. otherwise it waits for a running one to end, up to `queue_timeout`, first come first served.
+3. otherwise it waits for a running one to end, up to `queue_timeout`, first come first served; of a
+   quick function (`ahead`) it may wait in the instance's own socket, sent ahead.
 
 `pump` is run whenever something becomes free and does the same for those that wait.
 """
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from hearth.engine import outcome
+from hearth.engine.ahead import Ahead
 from hearth.engine.deadlines import Deadlines
 from hearth.engine.member import Member
 from hearth.engine.resources import Reservation
@@ -29,6 +31,7 @@ from hearth.errors import (
     QueueFull,
     QueueTimeout,
 )
+from hearth.sandbox.base import MAX_AHEAD
 
 if TYPE_CHECKING:
     from hearth.engine.ports import Host, Waiting
@@ -83,6 +86,7 @@ class Pool:
             limits.timeout_s, _call_overdue, clock=clock, timers=timers
         )
         self._warming: list[Callable[[HearthError | None], None]] = []
+        self._ahead = Ahead(version, self._waiting, host)
         self._tries = Tries()
         self._idle_timer: Timer | None = None
         self._draining: str | None = None
@@ -114,8 +118,12 @@ class Pool:
         """Take back what `begin` was given: the call has had its last event."""
         share, budget = self._share, self._budget
         self._running.discard(call)
-        share.in_flight -= 1
         share.pending -= 1
+        self._ahead.note(now - member.turn_at)
+        if member.ahead and member.leaving is None:
+            self._next_turn(member, now)
+            return
+        share.in_flight -= 1
         budget.in_flight -= 1
         member.calls -= 1
         member.idle_since = now
@@ -130,6 +138,29 @@ class Pool:
             self._freed(now)
         if self._idle_timer is None and self._roomy:
             self._arm_idle_timer(now)
+
+    def lose(self, member: Member) -> None:
+        """Learn that an instance ends under its calls, before they are released."""
+        self._let_go(member, "gone")
+
+    def take_back(self, member: Member, call: Waiting, now: float) -> None:
+        """Let a call wait again that was sent ahead to an instance which ended before its turn."""
+        self._ahead.forget(member, call)
+        if self._draining is not None:
+            self._share.pending -= 1
+            self._pass_on(call, now)
+        else:
+            self._waiting.put_back(call, call.arrived)
+            self._advance(now)
+
+    def gave_up(self, call: Waiting) -> None:
+        """Learn that nobody waits any more for a call that was sent ahead."""
+        self._ahead.gave_up(call)
+
+    def forget(self, member: Member, call: Waiting) -> None:
+        """Forget a call that was sent ahead and given up."""
+        self._ahead.forget(member, call)
+        self._share.pending -= 1
 
     def withdraw(self, call: Waiting) -> bool:
         """Forget a call that waits; False if it does not wait (any more)."""
@@ -150,7 +181,28 @@ class Pool:
         self._share.in_flight += 1
         self._budget.in_flight += 1
         self._running.add(call, now)
+        member.turn_at = now
         call.begin(member, now)
+        if self._waiting and not self._roomy:
+            self._send_ahead(member, now)
+
+    def _next_turn(self, member: Member, now: float) -> None:
+        """Let the next call that was sent ahead run; it takes the place of the one before."""
+        call = self._ahead.next_turn(member)
+        self._running.add(call, now)
+        member.turn_at = member.idle_since = now
+        call.take_turn()
+        if self._waiting and len(member.ahead) <= MAX_AHEAD // 2:
+            self._send_ahead(member, now)
+
+    def _send_ahead(self, member: Member, now: float) -> None:
+        """Give a busy instance its next calls, unless others have a better right to its time."""
+        share, budget = self._share, self._budget
+        contended = share.contended or budget.call_wanted or budget.instance_wanted
+        can_grow = len(self._members) < self._policy.max_instances
+        staying = self._draining is None and member.leaving is None
+        if staying and self._ahead.allowed and not contended and not can_grow:
+            self._ahead.fill(member, now)
 
     def _advance(self, now: float) -> None:
         """Serve those that wait as far as possible; start instances for the rest."""
@@ -371,7 +423,7 @@ class Pool:
 
     def counts(self) -> dict[str, int]:
         """Return how many instances are busy, idle, starting and leaving, and the waiting calls."""
-        return {**self._roster.counts(), "waiting": len(self._waiting)}
+        return {**self._roster.counts(), "waiting": len(self._waiting) + len(self._ahead)}
 
     def usage(self) -> tuple[int | None, float | None]:
         """Measure bytes in use now and CPU seconds used ever; None: cannot be measured here."""

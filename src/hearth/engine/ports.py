@@ -9,11 +9,20 @@ if TYPE_CHECKING:
     from hearth.engine.resources import Budget
     from hearth.errors import HearthError
     from hearth.model import Clock, Version
-    from hearth.sandbox.base import Backend, Timers
+    from hearth.sandbox.base import Backend, Caller, CallRequest, Timers
 
 
 class Waiting(Protocol):
     """A call, as the pool sees it."""
+
+    arrived: float
+    """When it came (monotonic seconds)."""
+
+    def go_ahead(self, member: Member, now: float) -> tuple[CallRequest, Caller]:
+        """Belong to the busy `member` from `now` on; return what to send it."""
+
+    def take_turn(self) -> None:
+        """Run: the calls before it have ended."""
 
     def begin(self, member: Member, now: float) -> None:
         """Run on `member`, whose room is claimed; give it back with `Pool.release`."""
@@ -23,6 +32,9 @@ class Waiting(Protocol):
 
     def fail(self, error: HearthError) -> None:
         """Give up: it was accepted but will not run."""
+
+    def give_up(self, error: HearthError) -> None:
+        """Tell whoever waits; an instance has it already, so `Pool.release` still follows."""
 
     def refuse(self, error: HearthError) -> None:
         """Give up: it is not even accepted."""

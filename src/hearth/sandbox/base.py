@@ -19,7 +19,7 @@ Who owns what
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -27,6 +27,9 @@ import msgspec
 from hearth.model import Version
 
 Stream = Literal["stdout", "stderr"]
+
+MAX_AHEAD = 8
+"""Most calls sent ahead to one instance, behind the one that runs."""
 
 
 class Timer(Protocol):
@@ -128,6 +131,13 @@ class Instance(Protocol):
 
     def call(self, request: CallRequest, caller: Caller) -> None:
         """Hand over one call. The engine only calls an instance that is ready and has room."""
+
+    def call_ahead(self, calls: Sequence[tuple[CallRequest, Caller]]) -> None:
+        """Hand over calls behind those under way, at most `MAX_AHEAD`, in one go.
+
+        Only for instances that take one call at a time. They are answered strictly in order; a call
+        whose turn has not come when the instance ends has not run, although it hears `on_lost`.
+        """
 
     def pause_reading(self) -> None:
         """Stop delivering chunks until `resume_reading`: the client is slower than the function."""

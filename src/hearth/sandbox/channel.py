@@ -27,6 +27,7 @@ from hearth_runtime import frames
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Sequence
 
     from hearth.model import Version
     from hearth.sandbox.base import Caller, CallRequest, Exit, Stream
@@ -88,6 +89,7 @@ class Channel:
         "_pipes",
         "_recv",
         "_script",
+        "_sequential",
         "_socket",
         "_streams",
         "_too_large",
@@ -117,7 +119,9 @@ class Channel:
         self._decoder = frames.Decoder(self._limit + _HEAD_ROOM)
         self._feed = self._decoder.feed
         self._script: ScriptCall | None = None
+        self._sequential = version.limits.instance_concurrency == 1
         self._calls: dict[int, Caller] = {}
+        """Under way or sent ahead, in the order in which they were sent."""
         self._streams: dict[int, int] = {}
         """Bytes left to the streamed answers under way, by call number."""
         self._number = 0
@@ -156,22 +160,31 @@ class Channel:
         if self._exit is not None:
             caller.on_lost(self._exit)
             return
+        self._outbox.send(self._accept(request, caller))
+
+    def call_ahead(self, calls: Sequence[tuple[CallRequest, Caller]]) -> None:
+        """Hand over calls behind those under way, as one write."""
+        if self._exit is not None:
+            for _, caller in calls:
+                caller.on_lost(self._exit)
+            return
+        self._outbox.send(b"".join([self._accept(request, caller) for request, caller in calls]))
+
+    def _accept(self, request: CallRequest, caller: Caller) -> bytes:
         self._number = number = self._number + 1
         if self._version.contract == "script":
             self._script = ScriptCall(caller)
         else:
             self._calls[number] = caller
-        self._outbox.send(
-            frames.call_frame(
-                number,
-                request.deadline,
-                request.id.encode(),
-                request.method,
-                request.path,
-                request.query,
-                request.headers,
-                request.body,
-            )
+        return frames.call_frame(
+            number,
+            request.deadline,
+            request.id.encode(),
+            request.method,
+            request.path,
+            request.query,
+            request.headers,
+            request.body,
         )
 
     def pause_reading(self) -> None:
@@ -242,8 +255,15 @@ class Channel:
         except (ViolationError, frames.FrameError) as error:
             self._break(str(error))
 
-    def _on_reply(self, flags: int, number: int, payload: bytes) -> None:
+    def _under_way(self, number: int) -> Caller | None:
+        """Return who waits for call `number`, if its turn has come."""
         caller = self._calls.get(number)
+        if caller is None or (self._sequential and next(iter(self._calls)) != number):
+            return None
+        return caller
+
+    def _on_reply(self, flags: int, number: int, payload: bytes) -> None:
+        caller = self._under_way(number)
         if caller is None or number in self._streams:
             raise ViolationError(f"REPLY to call {number}")
         status, headers, body = frames.parse_reply(payload)
@@ -255,7 +275,7 @@ class Channel:
         caller.on_reply(status, headers, body)
 
     def _on_head(self, flags: int, number: int, payload: bytes) -> None:
-        caller = self._calls.get(number)
+        caller = self._under_way(number)
         if caller is None or number in self._streams:
             raise ViolationError(f"HEAD for call {number}")
         status, headers, body = frames.parse_reply(payload)
@@ -282,7 +302,7 @@ class Channel:
         self._calls.pop(number).on_end()
 
     def _on_error(self, flags: int, number: int, payload: bytes) -> None:
-        if number not in self._calls:
+        if self._under_way(number) is None:
             raise ViolationError(f"ERROR of call {number}")
         error = parse_error(payload)
         if flags:
@@ -345,7 +365,7 @@ class Channel:
             if not self._script.take(stream, data, self._limit):
                 self._too_large = True
                 self._break(f"result larger than {self._limit} bytes")
-        elif len(self._calls) == 1 and self._version.limits.instance_concurrency == 1:
+        elif self._calls and self._sequential:
             next(iter(self._calls.values())).on_output(stream, data)
         else:
             self._events.on_output(stream, data)

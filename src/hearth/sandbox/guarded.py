@@ -4,7 +4,8 @@
 2. An accepted call hears exactly one last event and nothing after it. What is still open when the
    instance goes is lost with it, before `on_gone`.
 3. A call on an instance that is gone is lost at once; every other method is then harmless.
-4. More calls than `limits.instance_concurrency`, or a call before `on_ready`, are refused.
+4. More calls than `limits.instance_concurrency`, a call before `on_ready`, or more than `MAX_AHEAD`
+   sent ahead are refused.
 5. `stop` works once; its first reason comes back in `Exit.reason` unless the backend knows better.
 6. An exception in a listener or caller is logged and does not reach the backend.
 """
@@ -16,10 +17,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from hearth.sandbox.base import Exit, Usage
+from hearth.sandbox.base import MAX_AHEAD, Exit, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from hearth.model import Version
     from hearth.sandbox.base import (
@@ -99,6 +100,22 @@ class Guard:
         call = _GuardedCall(caller, self._calls)
         self._calls[call] = None
         self._inner.call(request, call)  # type: ignore[union-attr] # ready implies bound
+
+    def call_ahead(self, calls: Sequence[tuple[CallRequest, Caller]]) -> None:
+        """Hand over calls behind the one that runs.
+
+        Raises:
+            RuntimeError: the engine claimed an instance that does not take so many.
+        """
+        if self._end is not None:
+            for _, caller in calls:
+                caller.on_lost(self._end)
+            return
+        if not self._calls or self._limit > 1 or len(self._calls) + len(calls) > 1 + MAX_AHEAD:
+            raise RuntimeError(f"instance {self.id} was sent calls ahead without room")
+        batch = [(request, _GuardedCall(caller, self._calls)) for request, caller in calls]
+        self._calls.update((call, None) for _, call in batch)
+        self._inner.call_ahead(batch)  # type: ignore[union-attr] # calls imply bound
 
     def pause_reading(self) -> None:
         """Stop the flow of chunks."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from hearth.model import Version
@@ -73,6 +74,14 @@ class ProcessInstance:
             caller.on_lost(self._end)
         elif self._channel is not None:
             self._channel.call(request, caller)
+
+    def call_ahead(self, calls: Sequence[tuple[CallRequest, Caller]]) -> None:
+        """Hand over calls behind the one that runs."""
+        if self._end is not None:
+            for _, caller in calls:
+                caller.on_lost(self._end)
+        elif self._channel is not None:
+            self._channel.call_ahead(calls)
 
     def pause_reading(self) -> None:
         """Stop delivering chunks until `resume_reading`."""

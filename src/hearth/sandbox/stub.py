@@ -15,7 +15,7 @@ import msgspec
 from hearth.sandbox.base import CallRequest, Exit, Stream, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from hearth.model import Version
     from hearth.sandbox.base import Caller, Instance, InstanceListener, Timer, Timers
@@ -118,6 +118,7 @@ class StubInstance:
         self.version = version
         self.paused = 0
         self.calls: list[Caller] = []
+        self.ahead: list[tuple[CallRequest, Caller]] = []
         self._backend = backend
         self._listener = listener
         self._reason: str | None = None
@@ -142,6 +143,10 @@ class StubInstance:
             self._answer(caller, answer)
         else:
             self._backend.timers.call_later(answer.after_s, self._answer, caller, answer)
+
+    def call_ahead(self, calls: Sequence[tuple[CallRequest, Caller]]) -> None:
+        """Keep calls until their turn."""
+        self.ahead.extend(calls)
 
     def pause_reading(self) -> None:
         """Count a pause."""
@@ -168,7 +173,8 @@ class StubInstance:
             return
         self._gone = True
         self._backend.instances.remove(self)
-        calls, self.calls = self.calls, []
+        calls = self.calls + [caller for _, caller in self.ahead]
+        self.calls, self.ahead = [], []
         for caller in calls:
             caller.on_lost(end)
         self._listener.on_gone(self, end)
@@ -193,6 +199,8 @@ class StubInstance:
             caller.on_reply(answer.status, answer.headers, answer.body)
         if self.version.contract == "script":
             self.die(Exit(code=0))
+        elif self.ahead and not self.calls and self._reason is None:
+            self.call(*self.ahead.pop(0))
 
 
 class VirtualTime:
