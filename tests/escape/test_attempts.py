@@ -57,4 +57,4 @@ if WEAKER:
 
 def test_several_walls_are_left_out_only_for_a_reason():
     unexplained = [a.name for a in HERE if len(a.off) > 1 and not a.why]
-    assert unexplained == ["find_the_secret_of_a_process_of_the_host"]
+    assert unexplained == []

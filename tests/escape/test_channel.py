@@ -187,7 +187,7 @@ def test_a_flood_of_output_does_not_slow_others_down(nodes):
 
 def test_descriptors_passed_to_the_node_do_not_stay_there(nodes):
     source = """with socket.socket(fileno=os.dup(CHANNEL)) as sock:
-        rights = array.array("i", [0] * 250)
+        rights = array.array("i", [0] * 100)
         data = reply(b"done")
         for at in range(len(data)):  # the node takes every byte of it
             sock.sendmsg(

@@ -46,7 +46,7 @@ def main(fd: int) -> None:
         _refuse_if_weak(config, groups)
         run_dir = _claim_directory(config["run_dir"])
         _raise_open_files()
-        _enter_namespaces(own_pids="pid" not in config["without"])
+        _enter_namespaces(own_pids=not root or "pid" not in config["without"])
         pid = os.fork()
         if pid == 0:
             config["nofile"] = min(config["nofile"], resource.getrlimit(resource.RLIMIT_NOFILE)[1])

@@ -13,7 +13,7 @@ MECHANISMS = {
     "nosuid": "set-uid bits of the function's files have no effect",
     "nodev": "device nodes do not open",
     "masked_proc": "files of /proc that tell or change too much are covered",
-    "pid": "a pid namespace for the spawner and one for each sandbox",
+    "pid": "a pid namespace for each sandbox, and, as root, one for the spawner",
     "net": "a network namespace",
     "ipc": "an IPC namespace",
     "uts": "a namespace for the host name",

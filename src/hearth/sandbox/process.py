@@ -24,6 +24,7 @@ from hearth.sandbox.spawner import SpawnerLink
 
 _OPEN_FILES = 4096
 _NO_LIMIT = 1 << 40
+_MANY_PIDS = 4096
 _RESTART_S = (0.05, 0.5, 2.0, 5.0)
 """Pauses before the spawner is started again, by the number of tries in a row."""
 
@@ -289,7 +290,7 @@ def _stock(preload: tuple[str, ...], network: str) -> str:
 def _duty(limits: Limits, without: frozenset[str]) -> dict[str, Any]:
     return {
         "memory": limits.memory_bytes if "memory" not in without else _NO_LIMIT,
-        "pids": limits.pids if "pids" not in without else _NO_LIMIT >> 20,
+        "pids": limits.pids if "pids" not in without else _MANY_PIDS,
         "cpu": limits.cpu,
         "tmp_bytes": limits.tmp_bytes,
     }

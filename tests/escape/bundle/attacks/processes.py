@@ -24,7 +24,7 @@ def see_other_processes(world):
     return _others()
 
 
-@attempt("pid", "root")
+@attempt("pid", root_only=True)
 def find_the_secret_of_a_process_of_the_host(world):
     for pid in _others():
         try:
@@ -37,7 +37,11 @@ def find_the_secret_of_a_process_of_the_host(world):
 
 
 @attempt(
-    "pid", "uid", "user", why="a process of another uid cannot be signalled", user_off=("pid",)
+    "pid",
+    "uid",
+    "user",
+    why="a process of another uid cannot be signalled",
+    root_only=True,
 )
 def signal_a_process_of_the_host(world):
     os.kill(world["pid"], 0)
@@ -172,6 +176,7 @@ def bomb_with_forks(world):
 def bomb_with_threads(world):
     import threading
 
+    threading.stack_size(64 << 10)
     release = threading.Event()
     threads = [threading.Thread(target=release.wait, daemon=True) for _ in range(64)]
     try:
