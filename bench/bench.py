@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +32,12 @@ class Bench:
 
     def node(self, name: str, **settings: str) -> Node:
         """Return a node on the data directory `name` with settings from the environment."""
-        return Node(self.hearth, self.scratch / name, settings)
+        return Node([self.hearth], self.scratch / name, settings)
+
+    def ladder_node(self, name: str, off: str) -> Node:
+        """Return a node without the parts named in `off`."""
+        command = [sys.executable, str(Path(__file__).with_name("ladder_node.py"))]
+        return Node(command, self.scratch / name, {"HEARTH_BENCH_OFF": off})
 
     def corpus_node(self, count: int, *, idle_ttl: str = "10m", **settings: str) -> Node:
         """Return a node whose data directory holds the first `count` corpus functions, all cold.

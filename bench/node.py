@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -37,12 +37,12 @@ class Node:
     """`hearth up` on a free port; a context manager that also checks how it ends."""
 
     def __init__(
-        self, hearth: str, data_dir: Path, settings: Mapping[str, str] | None = None
+        self, hearth: Sequence[str], data_dir: Path, settings: Mapping[str, str] | None = None
     ) -> None:
         """Prepare; nothing runs yet.
 
         Args:
-            hearth: path of the command.
+            hearth: the command without its verb.
             data_dir: kept between nodes, so that a restarted one is cold but has its functions.
             settings: extra environment, e.g. `HEARTH_PROCESS_SPARES`.
         """
@@ -64,7 +64,7 @@ class Node:
         flags = ["--host", "127.0.0.1", "--port", str(self.port), "--data-dir", str(self.data_dir)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [self.hearth, "up", *flags],
+                [*self.hearth, "up", *flags],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -151,7 +151,7 @@ class Node:
 
     def switched_off(self) -> set[str]:
         """Return what the node says is switched off for measuring (`HEARTH_BENCH_OFF`)."""
-        return set(self.call("GET", "/info").json().get("bench_off", ()))
+        return set(self.call("GET", "/info").json()["details"].get("bench_off", ()))
 
     def cpu(self) -> dict[str, int]:
         """Return CPU microseconds used so far, by role."""

@@ -97,6 +97,16 @@ BARS = (
         ),
         lambda r: r["functions"] >= 1000 and r["all_at_once"],
     ),
+    Bar(
+        "leak",
+        "left behind by cold starts (descriptors, processes, cgroups, mounts, namespaces, memory)",
+        "nothing after 10,000",
+        lambda r: (
+            f"{', '.join([*r['grown'], *r['left']]) or 'nothing'} after {r['starts']:,}, "
+            f"{r['per_second']:g} starts/s"
+        ),
+        lambda r: r["starts"] >= 10_000 and not r["grown"] and not r["left"],
+    ),
 )
 
 

@@ -2,7 +2,7 @@
 
     bench/run.py [--quick] [--workers N] [ROW ...]        (make bench ARGS=...)
 
-Rows: warm throughput cold memory concurrent ladder; all when none is named. A full run writes
+Rows: warm throughput cold memory concurrent ladder leak; all when none is named. A full run writes
 docs/benchmarks.{json,md,svg}; rows that are not measured keep their last figures. A quick one
 (`--quick`) writes to .cache/bench, since its figures are too few to be quoted.
 """
@@ -22,7 +22,7 @@ import machine
 import report
 from bench import Bench
 from node import NodeError
-from rows import cold, concurrent, ladder, memory, throughput, warm
+from rows import cold, concurrent, ladder, leak, memory, throughput, warm
 
 PROJECT = Path(__file__).resolve().parents[1]
 ROWS = {
@@ -32,6 +32,7 @@ ROWS = {
     "memory": memory.measure,
     "concurrent": concurrent.measure,
     "ladder": ladder.measure,
+    "leak": leak.measure,
 }
 
 
