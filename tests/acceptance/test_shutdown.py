@@ -86,3 +86,18 @@ def test_an_idle_node_leaves_at_once(own_node, stop):
     node.process.send_signal(getattr(signal, stop))
     assert node.wait() == 0
     assert time.monotonic() - begun < SMALL_S
+
+
+def test_who_follows_logs_does_not_hold_up_the_shutdown(own_node):
+    node = own_node(execution_shutdown_grace="30s")
+    node.deploy("hello", "def handle(request):\n    print('seen')\n")
+    node.call("hello")
+    connection = node.connect()
+    connection.request("GET", "/functions/hello/logs?follow=1")
+    response = connection.getresponse()
+    assert b"seen" in response.read1()
+    begun = time.monotonic()
+    node.sigterm()
+    assert node.wait() == 0
+    assert time.monotonic() - begun < SMALL_S
+    connection.close()

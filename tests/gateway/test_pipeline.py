@@ -1,10 +1,12 @@
 # ruff: noqa: E501 - tables of bytes read better one case a line
+import asyncio
 import json
 import os
 import socket
 import threading
 
 import pytest
+from starlette.responses import StreamingResponse
 
 from hearth.errors import InvocationError, QueueFull
 from hearth.gateway.auth import Authenticator
@@ -92,6 +94,47 @@ def test_the_app_hears_that_its_client_has_left(start, http):
     with start(app=wait).connect() as client:
         client.sendall(http.get("/functions"))
     assert heard.wait(8)
+
+
+class Follower:
+    """An app whose answer goes on, silently, until the client has left."""
+
+    def __init__(self):
+        self.ended = threading.Event()
+
+    async def __call__(self, scope, receive, send):
+        async def lines():
+            try:
+                yield b"one\n"
+                await asyncio.Event().wait()
+            finally:
+                self.ended.set()
+
+        await StreamingResponse(lines())(scope, receive, send)
+
+
+def test_a_silent_stream_of_the_app_ends_when_its_client_has_left(start, http):
+    app = Follower()
+    node = start(app=app)
+    with node.connect() as client:
+        client.sendall(http.get("/functions/hello/logs?follow=1"))
+        while b"one" not in client.recv(65536):
+            pass
+        assert not app.ended.is_set()
+    assert app.ended.wait(8)
+    node.wait_empty()
+
+
+def test_who_follows_a_stream_of_the_app_does_not_hold_up_a_drain(start, http):
+    app = Follower()
+    node = start(app=app)
+    with node.connect() as client:
+        client.sendall(http.get("/functions/hello/logs?follow=1"))
+        while b"one" not in client.recv(65536):
+            pass
+        node.run(node.server.drain(60))
+        assert not http.read_all(client).endswith(b"0\r\n\r\n"), "it must not seem whole"
+    assert app.ended.wait(8)
 
 
 def test_an_asynchronous_call_is_accepted_once_it_is_safe(start, http):

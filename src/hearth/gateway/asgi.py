@@ -149,7 +149,9 @@ def _scope(exchange: Exchange) -> Message:
     request, connection = exchange.request, exchange.connection
     return {
         "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        # 2.3: a stream must be ended by our http.disconnect; one that is silent sends nothing
+        # that could fail, which is how 2.4 tells.
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
         "http_version": f"1.{request.minor}",
         "method": request.method.decode(),
         "scheme": "http",

@@ -90,7 +90,7 @@ class Connection(asyncio.Protocol):
             return True
         if self.exchange is None or not self._parser.complete or self._closing:
             return False
-        if not self.exchange.begun:
+        if not self.exchange.begun or self.exchange.follows:
             self._wait("half-closed", HALF_CLOSE_GRACE_S)
         return True
 
@@ -283,8 +283,10 @@ class Connection(asyncio.Protocol):
         return 0 < self._unsent < before
 
     def close_if_idle(self) -> None:
-        """Close unless a request is there or arriving."""
-        if self.exchange is None and not self._parser.waiting and not self._closing:
+        """Close unless a request is there or arriving; who follows a log has seen the end of it."""
+        if self.exchange is not None and self.exchange.follows:
+            self.abort()
+        elif self.exchange is None and not self._parser.waiting and not self._closing:
             self._close()
 
     def _close(self) -> None:

@@ -78,6 +78,14 @@ class Exchange:
         """Say whether some of the answer has been written."""
         return self._started
 
+    @property
+    def follows(self) -> bool:
+        """Say whether a stream of the platform itself is under way: it ends when somebody leaves.
+
+        A function's stream ends by itself, at its deadline at the latest.
+        """
+        return self._started and not self._done and self.invocation is None
+
     # --- the request's body --------------------------------------------------------------------
 
     def collect(self, then: Callable[[Exchange], None]) -> None:
