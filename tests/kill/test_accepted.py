@@ -39,7 +39,7 @@ def traced(node, path):
 
 
 def promises_kept(lines, ids):
-    """Return the ids of calls whose 202 left after a write to the log that was then synced."""
+    """Return the ids of calls whose 202 left after they were written to the log and it was synced."""
     kept = []
     for call_id in ids:
         promise = next(
@@ -49,7 +49,7 @@ def promises_kept(lines, ids):
             i for i in range(promise)
             if re.search(r"pwrite64\(.*-wal>", lines[i]) and call_id in lines[i]
         ]  # fmt: skip
-        after = range(written[-1] + 1 if written else promise, promise)
+        after = range(written[0] + 1 if written else promise, promise)
         if any(_synced(lines[i]) for i in after):
             kept.append(call_id)
     return kept
