@@ -6,7 +6,10 @@ import array
 import json
 import os
 import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 MAX_BYTES = 128 << 10
 MAX_FDS = 32
@@ -40,12 +43,19 @@ def send(sock: socket.socket, message: dict[str, Any], fds: tuple[int, ...] = ()
 def receive(sock: socket.socket, *, wait: bool = True) -> tuple[dict[str, Any], list[int]] | None:
     """Return the next packet, or None at the end of the stream. Descriptors are close-on-exec.
 
-    `socket.recv_fds` of Python 3.11 ignores its flags (the descriptors would leak into children)
-    and does not look for truncation, hence recvmsg.
-
     Raises:
         PacketError: data or descriptors were cut off; what did arrive is closed.
         BlockingIOError: nothing is there, and the socket is non-blocking or `wait` is False.
+    """
+    received = receive_bytes(sock, wait=wait)
+    return None if received is None else decode(*received)
+
+
+def receive_bytes(sock: socket.socket, *, wait: bool = True) -> tuple[bytes, list[int]] | None:
+    """Return the next packet as it came; otherwise as `receive`.
+
+    `socket.recv_fds` of Python 3.11 ignores its flags (the descriptors would leak into children)
+    and does not look for truncation, hence recvmsg.
     """
     how = socket.MSG_CMSG_CLOEXEC | (0 if wait else socket.MSG_DONTWAIT)
     data, ancillary, flags, _ = sock.recvmsg(MAX_BYTES, _ANCILLARY, how)
@@ -59,6 +69,15 @@ def receive(sock: socket.socket, *, wait: bool = True) -> tuple[dict[str, Any], 
     if not data:
         _close_all(fds)
         return None
+    return data, list(fds)
+
+
+def decode(data: bytes, fds: list[int]) -> tuple[dict[str, Any], list[int]]:
+    """Read a packet's data as JSON.
+
+    Raises:
+        PacketError: it is no JSON object; the descriptors are closed.
+    """
     try:
         message = json.loads(data)
     except ValueError:
@@ -67,9 +86,9 @@ def receive(sock: socket.socket, *, wait: bool = True) -> tuple[dict[str, Any], 
     if not isinstance(message, dict):
         _close_all(fds)
         raise PacketError("a packet is not a JSON object")
-    return message, list(fds)
+    return message, fds
 
 
-def _close_all(fds: array.array[int]) -> None:
+def _close_all(fds: Iterable[int]) -> None:
     for fd in fds:
         os.close(fd)

@@ -1,9 +1,11 @@
 """What becomes of a fork of the zygote: A, init of a new pid namespace, and B, the spare itself.
 
-A enters the cgroups, makes the namespaces and mounts, forks B and then only waits. User code never
-is pid 1, because the kernel shields pid 1 from signals of its own namespace. B waits, prepared as
-far as possible, for the packet that makes it an instance (`_become`); after that it holds nothing
-but its channel, its output pipes and `/dev/null`.
+A enters the cgroups, forks B, makes the namespaces and mounts while B waits, and then gives up its
+interpreter for a tiny program that only waits (`init`). B joins what A has made. So B, which stays,
+does not hold the memory that all that work has touched. User code never is pid 1, because the
+kernel shields pid 1 from signals of its own namespace. B then waits, prepared as far as possible,
+for the packet that makes it an instance (`_become`); after that it holds nothing but its channel,
+its output pipes and `/dev/null`.
 """
 
 from __future__ import annotations
@@ -12,15 +14,14 @@ import contextlib
 import fcntl
 import os
 import resource
-import signal
 import socket
 import struct
 import sys
 from typing import Any, NoReturn
 
-from hearth_runtime import packets, rehearsal, runtime_host, syscalls
+from hearth_runtime import init, packets, rehearsal, runtime_host, syscalls
 
-CHANNEL, CONTROL, LIFELINE = 3, 4, 5
+CHANNEL, CONTROL = 3, 4
 INSIDE_UID = 1000
 CODE = "/app/function"
 TMP = "/tmp"  # noqa: S108 - a mount point of the sandbox
@@ -28,6 +29,8 @@ SHARED_MEMORY = "/dev/shm"  # noqa: S108 - as above
 
 _MASKED_FILES = ("kcore", "keys", "key-users", "timer_list", "sched_debug", "kmsg", "kpagecount")
 _READ_ONLY = ("sys", "irq", "bus", "fs", "sysrq-trigger")
+_UNSHARED, _MAPPED, _ISOLATED = b"unshared", b"mapped", b"isolated"
+"""What A and B tell each other."""
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
 _NAMESPACES = {
     "user": syscalls.CLONE_NEWUSER,
@@ -38,7 +41,7 @@ _NAMESPACES = {
 }
 
 
-def run(order: dict[str, Any], fds: list[int], lifeline: int) -> NoReturn:
+def run(order: dict[str, Any], fds: list[int]) -> NoReturn:
     """Turn this fresh fork (pid 1 of a new pid namespace) into A; called by the zygote.
 
     Args:
@@ -46,58 +49,68 @@ def run(order: dict[str, Any], fds: list[int], lifeline: int) -> NoReturn:
             `tmp_bytes`, `filter` (seccomp program), `last_capability`, `nofile`,
             `without` (what tests leave out, see `hearth.linux.mechanisms`).
         fds: control, channel, stdout, stderr, then `tasks`/`cgroup.procs` files of the cgroups.
-        lifeline: packet socket to the zygote, which writes the id maps.
     """
     control = None
     try:
         for fd in fds[4:]:
             os.write(fd, b"0")
-        _arrange(order, fds, lifeline)
+        _arrange(order, fds)
         control = socket.socket(fileno=CONTROL)
-        zygote = socket.socket(fileno=LIFELINE)
-        _isolate(order, zygote)
+        outside = os.readlink("/proc/self")  # A's pid in the pid namespace of this /proc
+        to_b, to_a = packets.pair()
         child = os.fork()
         if child == 0:
-            zygote.close()
-            _park(order, control)
-        zygote.send(b"forked")
-        zygote.close()
-        _wait_as_init(order, child, control)
+            to_b.close()
+            _park(order, control, outside, to_a)
+        to_a.close()
+        _isolate(order, to_b)
+        to_b.send(_ISOLATED)
+        _drop_rights(order)
+        to_b.close()
+        init.become(child, CONTROL)
     except BaseException as error:
         _give_up(control, error)
 
 
-def _arrange(order: dict[str, Any], fds: list[int], lifeline: int) -> None:
+def _arrange(order: dict[str, Any], fds: list[int]) -> None:
     """Put what is needed at fixed numbers and close all else, whatever the zygote had open."""
     control, channel, stdout, stderr = (fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in fds[:4])
-    lifeline = fcntl.fcntl(lifeline, fcntl.F_DUPFD, 64)
     os.dup2(stdout, 1)
     os.dup2(stderr, 2)
-    for source, target in ((channel, CHANNEL), (control, CONTROL), (lifeline, LIFELINE)):
+    for source, target in ((channel, CHANNEL), (control, CONTROL)):
         os.dup2(source, target, inheritable=False)
     if "descriptors" not in order["without"]:
-        syscalls.close_from(LIFELINE + 1)
+        syscalls.close_from(CONTROL + 1)
 
 
-def _isolate(order: dict[str, Any], zygote: socket.socket) -> None:
-    shared = {*order["without"], *(["net"] if order["network"] == "host" else [])}
+def _isolate(order: dict[str, Any], to_b: socket.socket) -> None:
     syscalls.unshare(syscalls.CLONE_NEWNS)
-    _mount_proc(masked="masked_proc" not in shared)
+    _mount_proc(masked="masked_proc" not in order["without"])
+    syscalls.unshare(_namespaces(order))
+    to_b.send(_UNSHARED)
+    if to_b.recv(16) != _MAPPED:
+        raise OSError("the user ids could not be mapped")
+    _become_root(order)
+    _mount_private(order)
+    if "uts" not in order["without"]:
+        socket.sethostname("function")
+    if "net" not in order["without"] and order["network"] != "host":
+        _loopback_up()
+
+
+def _namespaces(order: dict[str, Any]) -> int:
+    """Return the flags of all namespaces but the one of pids."""
+    shared = {*order["without"], *(["net"] if order["network"] == "host" else [])}
     flags = [flag for name, flag in _NAMESPACES.items() if name not in shared]
-    syscalls.unshare(sum(flags, syscalls.CLONE_NEWNS))
-    if "user" not in shared:
-        zygote.send(b"map")
-        if zygote.recv(16) != b"mapped":
-            raise OSError("the zygote could not map the user ids")
+    return sum(flags, syscalls.CLONE_NEWNS)
+
+
+def _become_root(order: dict[str, Any]) -> None:
+    """Become root of the sandbox, which is nobody outside."""
     if order["uid"] is not None:
         os.setgroups([])
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
-    _mount_private(order)
-    if "uts" not in shared:
-        socket.sethostname("function")
-    if "net" not in shared:
-        _loopback_up()
 
 
 def _mount_private(order: dict[str, Any]) -> None:
@@ -142,26 +155,24 @@ def _loopback_up() -> None:
         fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
 
 
-def _wait_as_init(order: dict[str, Any], child: int, control: socket.socket) -> NoReturn:
-    """Reap until B ends, report how, and end: the kernel then kills everything else inside."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _drop_rights(order: dict[str, Any]) -> None:
+    """In A: give up what execve would give back to root, and the ends that only B needs."""
     os.dup2(0, 1)
     os.dup2(0, 2)
     os.close(CHANNEL)
     if "dumpable" not in order["without"]:
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+    syscalls.drop_bounding_set(order["last_capability"])
     syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
     syscalls.drop_capabilities()
-    while True:
-        pid, status = os.wait()
-        if pid == child:
-            packets.send(control, {"status": status})
-            os._exit(0)
 
 
-def _park(order: dict[str, Any], control: socket.socket) -> NoReturn:
+def _park(
+    order: dict[str, Any], control: socket.socket, outside: str, to_a: socket.socket
+) -> NoReturn:
     """Prepare B as far as possible, wait for the packet that says what to become, and become it."""
     try:
+        _join(order, outside, to_a)
         without = order["without"]
         os.setsid()
         if "core" not in without:
@@ -184,6 +195,42 @@ def _park(order: dict[str, Any], control: socket.socket) -> NoReturn:
     except BaseException as error:
         _give_up(control, error)
     runtime_host.serve(CHANNEL)
+
+
+def _join(order: dict[str, Any], outside: str, to_a: socket.socket) -> None:
+    """Map A's ids, which takes a right outside, and enter all that A then makes."""
+    init_of_us = os.pidfd_open(os.getppid())
+    if to_a.recv(16) != _UNSHARED:
+        os._exit(0)  # A has said why
+    if "user" not in order["without"]:
+        _map_ids(outside, order["uid"])
+    if order["uid"] is not None:
+        # Now, and by us: a process that once had -1000 could set it again itself, so B
+        # must never have had it.
+        with contextlib.suppress(PermissionError):  # without CAP_SYS_RESOURCE
+            _write(f"/proc/{outside}/oom_score_adj", "-1000")
+    to_a.send(_MAPPED)
+    if to_a.recv(16) != _ISOLATED:
+        os._exit(0)
+    to_a.close()
+    syscalls.setns(init_of_us, _namespaces(order))
+    os.close(init_of_us)
+    _become_root(order)
+
+
+def _map_ids(pid: str, uid: int | None) -> None:
+    """Map 0 and 1000 to two host uids of the sandbox's own, or 1000 to the only uid there is."""
+    table = f"{INSIDE_UID} 0 1\n" if uid is None else f"0 {uid} 1\n{INSIDE_UID} {uid + 1} 1\n"
+    _write(f"/proc/{pid}/uid_map", table)
+    _write(f"/proc/{pid}/gid_map", table)
+
+
+def _write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
 
 
 def _rehearse_becoming() -> None:

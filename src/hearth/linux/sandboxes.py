@@ -7,11 +7,12 @@ import os
 import select
 import signal
 import socket
+import sys
 from typing import Any
 
 from hearth.linux import root, seccomp
 from hearth.linux.cgroups import Group, Limits, Measure
-from hearth_runtime import packets, syscalls
+from hearth_runtime import init, packets, syscalls
 
 _CODE_FLAGS = {
     "readonly_code": syscalls.MOUNT_ATTR_RDONLY,
@@ -66,7 +67,11 @@ class Sandbox:
         stdout, stderr = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
         self.ours = [channel.detach(), stdout[0], stderr[0]]
         self.theirs = [self._control.detach(), inside.detach(), stdout[1], stderr[1]]
-        if group is not None:
+        place = group.birthplace() if group is not None else None
+        self.born_inside = place is not None
+        if place is not None:
+            self.theirs.append(place)
+        elif group is not None:
             self.theirs += group.entrances()
 
     def close_theirs(self) -> None:
@@ -102,10 +107,13 @@ class Sandbox:
     def listen(self) -> bool:
         """Take what came from inside; True if it has just become ready."""
         try:
-            while (received := packets.receive(self.control)) is not None:
-                message, fds = received
+            while (received := packets.receive_bytes(self.control)) is not None:
+                if len(received[0]) == init.STATUS_BYTES:  # no JSON object of ours is as short
+                    self.status = int.from_bytes(received[0], sys.byteorder)
+                    _close(received[1])
+                    continue
+                message, fds = packets.decode(*received)
                 _close(fds)
-                self.status = message.get("status", self.status)
                 self.error = message.get("error", self.error)
                 if "parked" in message:
                     self.parked = True
@@ -175,7 +183,12 @@ class Zygote:
 
     def order(self, sandbox: Sandbox, *, uid: int | None, network: str) -> None:
         """Have a sandbox forked."""
-        order = {"fork": sandbox.number, "uid": uid, "network": network}
+        order = {
+            "fork": sandbox.number,
+            "uid": uid,
+            "network": network,
+            "born_inside": sandbox.born_inside,
+        }
         packets.send(self.sock, order, tuple(sandbox.theirs))
         sandbox.close_theirs()
 
