@@ -134,10 +134,13 @@ def handle(request):
     nodes.run(body)
 
 
-def test_an_endless_answer_ends_at_its_limit(nodes):
-    source = """send(frames.frame(frames.HEAD, NUMBER, frames.REPLY_HEAD.pack(200, 0)))
+@pytest.mark.parametrize("piece", ["bytes(1 << 16)", "b'x'", "b''"])
+def test_an_endless_answer_ends_at_its_limit(nodes, piece):
+    source = f"""send(frames.frame(frames.HEAD, NUMBER, frames.REPLY_HEAD.pack(200, 0)))
+    many = frames.frame(frames.CHUNK, NUMBER, {piece})
+    many *= max(1, (1 << 16) // len(many))
     while True:
-        send(frames.frame(frames.CHUNK, NUMBER, bytes(1 << 16)))"""
+        send(many)"""
 
     async def body(node):
         (outcome, _), slowest = await answers_of_a_bystander(

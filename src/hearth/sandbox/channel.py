@@ -43,6 +43,8 @@ REST_READS = 1024
 """Most reads after the end: should something still write, it must not hold the node."""
 FUNCTION_ROOT = "/app/function"
 
+_CHUNK_COST = 64
+"""Least that a piece counts against the limit of an answer: a flood of empty ones must end too."""
 _HEAD_ROOM = 128 << 10
 
 
@@ -288,9 +290,10 @@ class Channel:
         left = self._streams.get(number)
         if left is None:
             raise ViolationError(f"CHUNK for call {number}")
-        if len(payload) > left:
+        cost = max(len(payload), _CHUNK_COST)
+        if cost > left:
             self._refuse_length()
-        self._streams[number] = left - len(payload)
+        self._streams[number] = left - cost
         self._calls[number].on_chunk(payload)
 
     def _on_end(self, flags: int, number: int, payload: bytes) -> None:
