@@ -90,17 +90,23 @@ class Authenticator:
         """
         if not self._by_digest:
             return LOCAL
-        if request.api_key is not None:
-            text, request.api_key = request.api_key, None
-            if request.authorization is not None and _PREFIX in request.authorization:
-                request.authorization = None
-        else:
-            text = _bearer(request.authorization)
-            request.authorization = None
-        identity = self._by_digest.get(hashlib.sha256(text).digest())
+        if request.credential is None:
+            _take_key(request)
+        identity = self._by_digest.get(request.credential)  # type: ignore[arg-type] # taken
         if identity is None:
             raise Unauthenticated
         return identity
+
+
+def _take_key(request: Request) -> None:
+    authorization = request.authorization
+    if request.api_key is not None:
+        text = request.api_key
+        ours_too = authorization is not None and _PREFIX in authorization
+    else:
+        text = _bearer(authorization)
+        ours_too = True
+    request.take_key(hashlib.sha256(text).digest(), also_authorization=ours_too)
 
 
 def _bearer(authorization: bytes | None) -> bytes:
@@ -154,7 +160,7 @@ def check_rebinding(request: Request, bound_host: str) -> None:
     Raises:
         Forbidden: the Host header is foreign (DNS rebinding).
     """
-    if request.host is None:
+    if request.host is None or request.host_is_local:
         return
     host = _without_port(request.host.decode("latin-1"))
     if host and host != bound_host and not is_loopback(host):
@@ -162,6 +168,7 @@ def check_rebinding(request: Request, bound_host: str) -> None:
             "without API keys this node only answers to its loopback names; "
             "use http://127.0.0.1 or create a key"
         )
+    request.host_is_local = True
 
 
 def check_cross_site(request: Request) -> None:

@@ -146,7 +146,9 @@ class Pipeline:
         """
         assert self._registry is not None  # noqa: S101 - comes with the invoker
         request = exchange.request
-        name, path = split_function(request.path, prefix)
+        if request.function is None:
+            request.function = split_function(request.path, prefix)
+        name, path = request.function
         entry = self._registry.routes.get(name)
         if entry is None:
             raise NotFound(f"there is no function {name!r}")

@@ -14,6 +14,8 @@ ends. The rules, each with its test:
 5. Targets follow `wire.target`.
 
 Nothing is parsed ahead: the bytes of a pipelined request wait until the one before is answered.
+A head that equals the one before it on the same connection is not parsed again: clients that keep
+a connection mostly send the same head, and what is known about it is then known still.
 """
 
 from __future__ import annotations
@@ -38,6 +40,8 @@ from hearth.wire.chunked import ChunkedDecoder
 from hearth.wire.target import split_target
 
 MAX_TARGET_BYTES = 8192
+REMEMBERED_BYTES = 4096
+"""Longest head that a connection keeps in case the next is the same."""
 _ALLOWED_BYTES = bytes([9, 10, 13, *range(0x20, 0x7F), *range(0x80, 0x100)])
 _HOST_BYTES = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_~:[]%"
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -65,7 +69,7 @@ class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Request:
-    """A request head, understood.
+    """A request head, understood. It serves all requests of its connection with this very head.
 
     `path` is decoded; `raw_path` and `query` are as sent. `headers` has every header in order,
     names in lower case. `content_length` is None for a chunked body and 0 for none.
@@ -74,13 +78,17 @@ class Request:
     __slots__ = (
         "api_key",
         "authorization",
+        "block",
         "call_id",
         "chunked",
         "connection",
         "content_length",
+        "credential",
         "expects_continue",
+        "function",
         "headers",
         "host",
+        "host_is_local",
         "keep_alive",
         "method",
         "minor",
@@ -109,6 +117,14 @@ class Request:
         self.expects_continue = False
         self.chunked = False
         self.content_length: int = 0
+        self.credential: bytes | None = None
+        """SHA-256 of the API key it bears, once that was taken out of it."""
+        self.function: tuple[str, bytes] | None = None
+        """Name and path of the function it is for, once it was routed."""
+        self.host_is_local = False
+        """Its Host was found to be a name of this machine."""
+        self.block: bytes | None = None
+        """What `forwarded_headers` returned; reset by `take_key`."""
 
     @property
     def has_body(self) -> bool:
@@ -118,9 +134,25 @@ class Request:
     def forwarded_headers(self) -> bytes:
         """Return the header block for a function: no hop-by-hop header, none that Connection names.
 
-        `authorization` and `api_key` are part of it unless whoever took them for this node has set
-        them to None.
+        `authorization` and `api_key` are part of it unless they were taken out as a key.
         """
+        if self.block is None:
+            self.block = self._forwarded()
+        return self.block
+
+    def take_key(self, credential: bytes, *, also_authorization: bool) -> None:
+        """Take out the key that was presented, so that no function sees it.
+
+        Args:
+            credential: its SHA-256.
+            also_authorization: drop that header too, not only X-API-Key.
+        """
+        self.credential = credential
+        self.api_key = self.block = None
+        if also_authorization:
+            self.authorization = None
+
+    def _forwarded(self) -> bytes:
         lines = self.plain
         if b"," in self.connection or self.connection not in {b"", b"keep-alive", b"close"}:
             named = {name.strip() for name in self.connection.split(b",")}
@@ -146,6 +178,8 @@ class RequestParser:
         "_buffer",
         "_decoder",
         "_forgiven",
+        "_last",
+        "_last_head",
         "_limits",
         "_remaining",
         "complete",
@@ -159,6 +193,8 @@ class RequestParser:
         self._remaining = 0
         self._body_bytes = 0
         self._forgiven = False
+        self._last_head = b""
+        self._last: Request | None = None
         self.complete = True
         """The body of the last head has been taken as a whole."""
 
@@ -195,7 +231,12 @@ class RequestParser:
             head, self._buffer = buffer, b""
         else:
             head, self._buffer = buffer[:end], buffer[end:]
-        request = self._parse(head)
+        if self._last is not None and head == self._last_head:
+            request = self._last
+        else:
+            request = self._parse(head)
+            if end <= REMEMBERED_BYTES:
+                self._last_head, self._last = head, request
         self._forgiven = False
         self._expect_body(request)
         return request
