@@ -187,7 +187,7 @@ def command(disk: Path, linux: Path, project: Path, verdict: Path, memory: int) 
     init = os.environ.get("HEARTH_GUEST_INIT", "/init")  # another one shows how a panic is reported
     kernel_line = (
         f"console=ttyS0 root=/dev/nvme0n1 rw init={init} quiet panic=-1 cgroup_no_v1=all "
-        "mitigations=off random.trust_cpu=on"
+        "mitigations=off random.trust_cpu=on loglevel=3"
     )
     return [
         *("setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64"),
