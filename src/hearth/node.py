@@ -254,6 +254,11 @@ class Node:
             lambda: self.queue.depth,
         )
         metrics.expose(
+            "hearth_async_queue_bytes",
+            "Bytes of asynchronous calls queued or running.",
+            lambda: self.queue.bytes,
+        )
+        metrics.expose(
             "hearth_records_dropped_total",
             "Records of synchronous calls lost because the disk could not follow.",
             lambda: self.store.records_dropped,

@@ -227,3 +227,38 @@ async def test_a_stopping_node_gives_back_what_it_could_not_finish(tmp_path):
         node.deploy()
         await node.queue.start()
         assert (await node.until("a1", "succeeded")).attempts == 1
+
+
+@scenario
+async def test_bytes_that_wait_are_limited_and_freed_when_a_call_ends(tmp_path):
+    def answers(version, request):
+        return Answer(after_s=None if request.id == "fits-too" else 30)
+
+    async with Node(tmp_path, answers=answers, max_bytes=1000) as node:
+        hello = node.deploy(max_concurrency=3)
+        await node.queue.start()
+        await node.queue.enqueue(hello, request("runs", b"x" * 899))
+        with pytest.raises(QueueFull) as refused:
+            await node.queue.enqueue(hello, request("too-much", b"x" * 100))
+        assert refused.value.limit == "queue.max_bytes=1000"
+        assert await node.store.get_invocation("too-much") is None
+        assert node.queue.bytes == 900
+        await node.until("runs", "running")
+        assert await node.queue.cancel("runs")
+        await node.until("runs", "cancelled")
+        await node.queue.enqueue(hello, request("fits-too", b"x" * 100))
+        await node.until("fits-too", "succeeded")
+
+
+@scenario
+async def test_bytes_that_wait_are_counted_again_after_a_restart(tmp_path):
+    async with Node(tmp_path) as node:
+        await node.queue.enqueue(node.deploy(), request("left", b"x" * 499))
+    async with Node(tmp_path, max_bytes=1000) as node:
+        hello = node.deploy()
+        node.registry.remove("f1")  # nothing runs before it was counted
+        await node.queue.start()
+        assert node.queue.bytes == 500
+        assert node.queue.depth == 1
+        with pytest.raises(QueueFull):
+            await node.queue.enqueue(hello, request("more", b"x" * 500))

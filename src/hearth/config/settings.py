@@ -103,6 +103,8 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     max_depth: Count = 100_000
     """Most accepted calls waiting; one more is refused with 429."""
+    max_bytes: Bytes = Bytes(1 << 30)
+    """Most bytes that accepted calls take while they wait; beyond it they are refused with 429."""
     concurrency: Count = 100
     """Most queued calls running at once on the node."""
     max_attempts: Count = 3

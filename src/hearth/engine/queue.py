@@ -65,7 +65,9 @@ class Queue:
         self._invoker = invoker
         self._clock = clock
         self._wake = asyncio.Event()
-        self._depth = 0
+        self._sizes: dict[str, int] = {}
+        """Bytes of each accepted call that is not settled."""
+        self._bytes = 0
         self._running = 0
         self._dispatcher: asyncio.Task[None] | None = None
         self._writing: set[asyncio.Task[None]] = set()
@@ -73,7 +75,8 @@ class Queue:
 
     async def start(self) -> None:
         """Take up what is queued and begin to run it; the store is open."""
-        self._depth = await self._store.queue_depth()
+        self._sizes = await self._store.queue_sizes()
+        self._bytes = sum(self._sizes.values())
         self._wake.set()
         self._dispatcher = asyncio.create_task(self._dispatch(), name="queue dispatcher")
 
@@ -85,7 +88,12 @@ class Queue:
     @property
     def depth(self) -> int:
         """Accepted calls that are not settled."""
-        return self._depth
+        return len(self._sizes)
+
+    @property
+    def bytes(self) -> int:
+        """What they take together: bodies, headers, paths and queries."""
+        return self._bytes
 
     async def enqueue(
         self, version: Version, request: CallRequest, *, traceparent: str | None = None
@@ -93,19 +101,16 @@ class Queue:
         """Return the call's id once the call is on disk.
 
         Raises:
-            QueueFull: `queue.max_depth` calls are queued or running.
+            QueueFull: `queue.max_depth` or `queue.max_bytes` is reached.
             ShuttingDown: the node is stopping.
         """
         if self._stopping:
             raise ShuttingDown(retry_after_s=1)
-        if self._depth >= self._settings.max_depth:
-            limit = f"queue.max_depth={self._settings.max_depth}"
-            raise QueueFull("the queue of the node is full", limit=limit, retry_after_s=1)
-        self._depth += 1
+        self._claim_room(request)
         try:
             await self._store.enqueue(self._queued(version, request, traceparent))
         except BaseException:
-            self._depth -= 1
+            self._return_room(request.id)
             raise
         self._wake.set()
         return request.id
@@ -116,7 +121,7 @@ class Queue:
             if self._invoker.cancel(invocation_id, "asked for by the API"):
                 return True
             if await self._store.cancel_queued(invocation_id):
-                self._depth -= 1
+                self._return_room(invocation_id)
                 return True
         return False
 
@@ -131,6 +136,21 @@ class Queue:
         """Wait until every outcome is stored; after `stop` and `Invoker.drain`."""
         while self._writing:
             await asyncio.gather(*self._writing, return_exceptions=True)
+
+    def _claim_room(self, request: CallRequest) -> None:
+        settings, limit = self._settings, None
+        size = sum(map(len, (request.path, request.query, request.headers, request.body)))
+        if len(self._sizes) >= settings.max_depth:
+            limit = f"queue.max_depth={settings.max_depth}"
+        elif self._bytes + size > settings.max_bytes:
+            limit = f"queue.max_bytes={settings.max_bytes}"
+        if limit is not None:
+            raise QueueFull("the queue of the node is full", limit=limit, retry_after_s=1)
+        self._sizes[request.id] = size
+        self._bytes += size
+
+    def _return_room(self, invocation_id: str) -> None:
+        self._bytes -= self._sizes.pop(invocation_id, 0)
 
     # --- running -------------------------------------------------------------------------------
 
@@ -194,7 +214,7 @@ class Queue:
 
     async def _settle(self, record: InvocationRecord) -> None:
         await self._persist(lambda: self._store.settle(record))
-        self._depth -= 1
+        self._return_room(record.id)
         self._running -= 1
         self._wake.set()
 

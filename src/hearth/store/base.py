@@ -80,6 +80,9 @@ class Store(Protocol):
     async def cancel_queued(self, call_id: str) -> bool:
         """Settle a call that is still queued as cancelled; False if it is not queued any more."""
 
+    async def queue_sizes(self) -> dict[str, int]:
+        """Return the bytes of each call that is queued or running, by id."""
+
     async def queue_depth(self) -> int:
         """Count calls that are queued or running."""
 

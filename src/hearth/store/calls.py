@@ -53,6 +53,10 @@ WHERE (:before IS NULL OR id < :before)
   AND (:status IS NULL OR status = :status)
 ORDER BY id DESC LIMIT :limit
 """  # noqa: S608 - built from the constant above
+_SIZES = """
+SELECT id, length(path) + length(query) + length(headers) + length(body)
+FROM call WHERE settled_at IS NULL
+"""
 _DEPTH = "SELECT count(*) FROM call WHERE settled_at IS NULL"
 
 
@@ -100,6 +104,11 @@ def cancel_queued(connection: sqlite3.Connection, call_id: str, *, now: float) -
 def recover(connection: sqlite3.Connection) -> None:
     """Queue again what a dead node left running; the attempt stays counted."""
     connection.execute(_RECOVER)
+
+
+def sizes(connection: sqlite3.Connection) -> dict[str, int]:
+    """Return the bytes of each call that is queued or running, by id."""
+    return dict(connection.execute(_SIZES).fetchall())
 
 
 def depth(connection: sqlite3.Connection) -> int:

@@ -190,6 +190,10 @@ class SqliteStore:
             partial(calls.cancel_queued, call_id=call_id, now=self._clock.time())
         )
 
+    async def queue_sizes(self) -> dict[str, int]:
+        """Return the bytes of each call that is queued or running, by id."""
+        return await self._read(calls.sizes)
+
     async def queue_depth(self) -> int:
         """Count calls that are queued or running."""
         return await self._read(calls.depth)
