@@ -39,7 +39,7 @@ def traced(node, path):
 
 
 def promises_kept(lines, ids):
-    """Return the ids of calls whose 202 left after they were written to the log and it was synced."""
+    """Return the ids of calls that were written to the log, which was synced, before their 202."""
     kept = []
     for call_id in ids:
         promise = next(

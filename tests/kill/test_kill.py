@@ -19,11 +19,14 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from hearth.linux import cgroups, launcher
 from nodes import SLOW, Node, declaration, wait_until
+from pace import fewer
 
 _spec = importlib.util.spec_from_file_location(
     "mortal_node", Path(__file__).with_name("mortal_node.py")
@@ -32,7 +35,7 @@ mortal_node = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(mortal_node)
 
 SEED = int(os.environ.get("HEARTH_TEST_SEED", "20261121"))
-KILLS = int(os.environ.get("HEARTH_TEST_KILLS", "200"))
+KILLS = int(os.environ.get("HEARTH_TEST_KILLS", fewer(200, 50)))
 LINES = 2
 WITHIN_S = 1.5 * SLOW
 CLIENTS = 3
@@ -120,6 +123,7 @@ class Line:
         self.confirmed = self.attempted = 0
         self.finished = self.queued = 0
         self.wrong: list[str] = []
+        self._fates = self._shuffled()
 
     def prepare(self) -> None:
         """Deploy, in a life without a kill."""
@@ -131,7 +135,7 @@ class Line:
         assert self.node.status == 0
 
     def one_life(self) -> None:
-        point, passes, within_s = self._fate()
+        point, passes, within_s = next(self._fates)
         if self.node.begin(point, passes, within_s):
             clients = [threading.Thread(target=self._submit) for _ in range(CLIENTS)]
             clients.append(threading.Thread(target=self._redeploy))
@@ -147,12 +151,15 @@ class Line:
         )
         assert not self.wrong, self.wrong
 
-    def _fate(self) -> tuple[str, int, float]:
-        name = self.chance.choice([*mortal_node.POINTS, mortal_node.ANY_MOMENT])
-        if name == mortal_node.ANY_MOMENT:
-            return name, 0, self.chance.uniform(0.05, WITHIN_S)
-        when = self.chance.choice(["before", "after"])
-        return f"{name}:{when}", self.chance.randint(1, mortal_node.POINTS[name][2]), WITHIN_S
+    def _shuffled(self) -> Iterator[tuple[str, int, float]]:
+        """Go round all points, in another order each time."""
+        points = [f"{name}:{when}" for name in mortal_node.POINTS for when in ("before", "after")]
+        while True:
+            for point in self.chance.sample(points, len(points)):
+                most = mortal_node.POINTS[point.partition(":")[0]][2]
+                yield point, self.chance.randint(1, most), WITHIN_S
+                if self.chance.random() < 0.1:
+                    yield mortal_node.ANY_MOMENT, 0, self.chance.uniform(0.05, WITHIN_S)
 
     def _submit(self) -> None:
         connection = self.node.connect()
@@ -224,6 +231,19 @@ class Line:
         return int(float(line.split()[1]))
 
 
+def dead_groups() -> list[str]:
+    """Return the control groups that no living node holds."""
+    found = []
+    hierarchies = launcher.discover()
+    for directory in cgroups.Node(hierarchies).directories if hierarchies else ():
+        for path in Path(directory).glob(f"{cgroups.PREFIX}*"):
+            lock = cgroups.try_lock(str(path))
+            if lock is not None:
+                os.close(lock)
+                found.append(str(path))
+    return found
+
+
 @pytest.mark.timeout(300 * SLOW)
 def test_whatever_was_accepted_is_finished_or_queued_after_each_of_many_kills(tmp_path):
     print(f"seed {SEED}")  # shown when it fails
@@ -256,7 +276,11 @@ def test_whatever_was_accepted_is_finished_or_queued_after_each_of_many_kills(tm
     deaths = sum((line.node.deaths for line in lines), Counter())
     print(f"kills: {deaths}; accepted: {[len(line.accepted) for line in lines]}")
     assert sum(deaths.values()) >= KILLS
+    if KILLS >= 200:
+        reached = {point.partition(":")[0] for point in deaths}
+        assert reached >= {*mortal_node.POINTS}, "some point was never reached"
     assert sum(len(line.accepted) for line in lines) > KILLS, "too little happened"
+    wait_until(lambda: not dead_groups(), "no control group of a dead node is left")
     for line in lines:
         node = line.node
         node.await_nothing_left()

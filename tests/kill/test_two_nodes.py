@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 
 from nodes import running_node
+from pace import fewer
 
 HELLO = "def handle(request):\n    return {'hello': request.text}\n"
 DYING = "import os\ndef handle(request):\n    os._exit(3)\n"
-ROUNDS = 12
+ROUNDS = fewer(12, 4)
 
 
 class Callers:
