@@ -14,6 +14,7 @@ from hearth.errors import IsolationUnavailable
 from hearth.linux import doctor
 from hearth.model import Limits
 from hearth.sandbox.process import ProcessBackend
+from nodes import declaration, running_node
 
 MIB = 1 << 20
 
@@ -40,6 +41,19 @@ def test_what_is_weaker_is_named_for_every_version(run, tools):
             assert (f"`{name}`" in missing) == (name not in node.controllers)
 
     run(body)
+
+
+def test_a_deploy_warns_of_what_is_weaker_and_strict_is_refused(tmp_path):
+    source = "def handle(request):\n    return 'hello'\n"
+    with running_node(tmp_path / "data", process_isolation_level="lightweight") as node:
+        made = node.request("POST", "/functions", declaration("weak", source))
+        assert made.status == 201
+        assert any("share one host uid" in text for text in made.json["warnings"]), made.json
+        assert node.request("POST", "/function/weak", b"{}").body == b"hello"
+        strict = declaration("strong", source, isolation_level="strict")
+        refused = node.request("POST", "/functions", strict)
+        assert refused.status >= 400
+        assert "share one host uid" in refused.error["message"]
 
 
 def test_the_doctor_names_the_same(run):
