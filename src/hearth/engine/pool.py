@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from hearth.engine import outcome
 from hearth.engine.ahead import Ahead
 from hearth.engine.deadlines import Deadlines
+from hearth.engine.expiry import Expiry
 from hearth.engine.member import Member
 from hearth.engine.resources import Reservation
 from hearth.engine.roster import Roster
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from hearth.engine.ports import Host, Waiting
     from hearth.engine.resources import Share
     from hearth.model import Version
-    from hearth.sandbox.base import Exit, Timer
+    from hearth.sandbox.base import Exit
 
 _log = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ class Pool:
         self._warming: list[Callable[[HearthError | None], None]] = []
         self._ahead = Ahead(version, self._waiting, host)
         self._tries = Tries()
-        self._idle_timer: Timer | None = None
+        self._expiry = Expiry(self._roster, self._policy.idle_ttl_s, self._dismiss_idle, host)
         self._draining: str | None = None
         self._successor: Pool | None = None
         self._cpu_gone_ns = 0
@@ -136,8 +137,7 @@ class Pool:
                 self.dismiss(member, self._draining)
         if self._waiting or budget.call_wanted or budget.instance_wanted or share.contended:
             self._freed(now)
-        if self._idle_timer is None and self._roomy:
-            self._arm_idle_timer(now)
+        self._expiry.watch(now)
 
     def lose(self, member: Member) -> None:
         """Learn that an instance ends under its calls, before they are released."""
@@ -340,8 +340,7 @@ class Pool:
         self._roomy.append(member)
         self._warmed(None)
         self._advance(now)
-        if self._idle_timer is None and self._roomy:
-            self._arm_idle_timer(now)
+        self._expiry.watch(now)
 
     def is_gone(self, member: Member, end: Exit) -> None:
         """Forget an instance of which nothing is left, and make up for it where needed."""
@@ -385,23 +384,11 @@ class Pool:
         for done in warming:
             done(error)
 
-    def _arm_idle_timer(self, now: float) -> None:
-        """Arm the one timer, for the longest idle; it is not moved when that one works again."""
-        since = min(member.idle_since for member in self._roomy)
-        delay = max(0.0, since + self._policy.idle_ttl_s - now)
-        self._idle_timer = self._host.timers.call_later(delay, self._sweep_idle)
-
-    def _sweep_idle(self) -> None:
-        self._idle_timer = None
-        now = self._host.clock.monotonic() + 0.001  # the loop's timers may be this early
+    def _dismiss_idle(self, now: float) -> None:
         idle = self._roster.idle()
         plan = decide(self._snapshot(idle), self._policy, now)
         for member in idle[: plan.stop]:
             self.dismiss(member, f"idle for {self._policy.idle_ttl_s:g} s")
-        expired = now - self._policy.idle_ttl_s
-        if any(member.idle_since > expired for member in self._roomy):
-            since = min(m.idle_since for m in self._roomy if m.idle_since > expired)
-            self._idle_timer = self._host.timers.call_later(since - expired, self._sweep_idle)
 
     def _snapshot(self, idle: list[Member] | None = None) -> Snapshot:
         return Snapshot(
@@ -415,8 +402,7 @@ class Pool:
 
     def _close_if_empty(self) -> None:
         if self._draining is not None and not self._members:
-            if self._idle_timer is not None:
-                self._idle_timer.cancel()
+            self._expiry.cancel()
             self._on_empty(self)
 
     # --- observation -----------------------------------------------------------------------------
@@ -427,12 +413,7 @@ class Pool:
 
     def usage(self) -> tuple[int | None, float | None]:
         """Measure bytes in use now and CPU seconds used ever; None: cannot be measured here."""
-        used = self._roster.usage()
-        memory = [usage.memory_now for usage in used if usage.memory_now is not None]
-        cpu = [usage.cpu_ns for usage in used if usage.cpu_ns is not None]
-        if used and not cpu:
-            return sum(memory) if memory else None, None
-        return sum(memory) if memory or not used else None, (sum(cpu) + self._cpu_gone_ns) / 1e9
+        return self._roster.usage(self._cpu_gone_ns)
 
     def __repr__(self) -> str:
         n = self.counts()

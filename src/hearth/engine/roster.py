@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hearth.engine.member import Member
-    from hearth.sandbox.base import Usage
 
 
 class Roster:
@@ -39,9 +38,17 @@ class Roster:
         idle = [member for member in self.roomy if not member.calls]
         return sorted(idle, key=lambda member: member.idle_since)
 
-    def usage(self) -> list[Usage]:
-        """Measure each ready member now."""
-        return [m.instance.usage() for m in self.members if m.ready and m.instance is not None]
+    def usage(self, gone_ns: int) -> tuple[int | None, float | None]:
+        """Measure bytes in use now and CPU seconds used ever; None: cannot be measured here.
+
+        Args:
+            gone_ns: CPU time of the instances that are gone.
+        """
+        used = [m.instance.usage() for m in self.members if m.ready and m.instance is not None]
+        memory = [usage.memory_now for usage in used if usage.memory_now is not None]
+        cpu = [usage.cpu_ns for usage in used if usage.cpu_ns is not None]
+        bytes_now = sum(memory) if memory or not used else None
+        return bytes_now, (sum(cpu) + gone_ns) / 1e9 if cpu or not used else None
 
     def counts(self) -> dict[str, int]:
         """Return how many are busy, idle, starting and leaving."""

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 
 from hearth.errors import ConfigError, Forbidden, Unauthenticated
 from hearth.model import Clock, Key, Scope
-from hearth.wire.http1 import Request
+from hearth.wire.request import Request
 
 _PREFIX = b"hearth_"
 _SECRET_BYTES = 32

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from hearth.errors import HearthError, RequestTimeout
 from hearth.gateway.exchange import Exchange
-from hearth.wire.http1 import Request, RequestParser
+from hearth.wire.http1 import RequestParser
+from hearth.wire.request import Request
 
 if TYPE_CHECKING:
     from hearth.gateway.server import Server

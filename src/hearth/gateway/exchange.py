@@ -19,7 +19,7 @@ from hearth.wire.problem import problem, problem_headers
 
 if TYPE_CHECKING:
     from hearth.gateway.connection import Connection
-    from hearth.wire.http1 import Request
+    from hearth.wire.request import Request
 
 _JOIN_BELOW = 64 << 10
 """Bodies shorter than this are copied behind their head; longer ones are handed over beside it."""
