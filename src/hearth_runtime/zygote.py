@@ -19,8 +19,8 @@ from typing import Any
 
 from hearth_runtime import init, packets, rehearsal, runtime_host, spare, syscalls
 
-_REHEARSED_CALLS = 30
-"""Enough for the interpreter to specialise what a call runs through."""
+_REHEARSED_LIVES, _REHEARSED_CALLS = 15, 10
+"""Enough for the interpreter to specialise what a life and a call run through."""
 _ROOT_FLAGS = syscalls.MS_RDONLY | syscalls.MS_NOSUID | syscalls.MS_NODEV
 
 
@@ -43,7 +43,9 @@ class Zygote:
         init.install(readable="dumpable" in config["without"])
         if "readonly_root" not in config["without"]:
             syscalls.remount("/", _ROOT_FLAGS)
-        rehearsal.rehearse(_REHEARSED_CALLS)
+        for _ in range(_REHEARSED_LIVES):
+            rehearsal.rehearse(_REHEARSED_CALLS)
+            spare.rehearse_becoming()
         gc.collect()
         gc.freeze()
 
@@ -84,4 +86,16 @@ def main() -> None:
     spawner = socket.socket(fileno=3)
     received = packets.receive(spawner)
     if received is not None:
+        if "oom_score" not in received[0]["without"]:
+            _give_up_protection()
         Zygote(spawner, received[0]).run()
+
+
+def _give_up_protection() -> None:
+    """Be as likely a victim of the out-of-memory killer as anybody, whatever the node may be.
+
+    User code inherits this, and the right to go back to what was once had.
+    """
+    with open("/proc/self/oom_score_adj", "r+", encoding="ascii") as file:
+        if int(file.read()) < 0:
+            file.write("0")

@@ -185,6 +185,11 @@ class Nodes:
 
         return self.run(body, without)
 
+    @property
+    def limited(self) -> bool:
+        """Whether there are control groups."""
+        return self._nodes[frozenset()].backend._cgroups["cgroups"] is not None
+
     def close(self) -> None:
         for node in self._nodes.values():
             self._runner.run(node.backend.close())

@@ -52,7 +52,11 @@ if WEAKER:
         nodes, planted, attempt
     ):
         outcome = nodes.try_(attempt, planted)
-        assert b'"escaped":true' in outcome.answer.replace(b" ", b""), attempt.weaker
+        if attempt.module == "memory" and nodes.limited:  # a control group was delegated
+            assert outcome.end is not None
+            assert outcome.end.oom
+        else:
+            assert b'"escaped":true' in outcome.answer.replace(b" ", b""), attempt.weaker
 
 
 def test_several_walls_are_left_out_only_for_a_reason():

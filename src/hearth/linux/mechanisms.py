@@ -27,6 +27,7 @@ MECHANISMS = {
     "memory": "the memory limit",
     "pids": "the limit on processes",
     "tmp_size": "what can be written is limited in bytes and files",
+    "oom_score": "a node's protection from the out-of-memory killer is not inherited",
     "core": "no core dumps",
     "descriptors": "nothing that the zygote has open is inherited",
     "environment": "nothing of the node's environment is inherited",

@@ -5,7 +5,7 @@ import mmap
 import os
 import signal
 
-from attacks.attempt import attempt
+from attacks.attempt import attempt, root_has_capability
 from attacks.kernel import libc
 
 _LIMIT = {"memory_bytes": 64 << 20, "tmp_bytes": 512 << 20}
@@ -60,6 +60,16 @@ def take_locked_shared_pages(world):
     for at in range(0, _WISH, 4096):
         area[at] = 1
     return len(area)
+
+
+@attempt("oom_score", root_only=True, needs=root_has_capability(24))  # CAP_SYS_RESOURCE
+def be_spared_by_the_out_of_memory_killer(world):
+    with open("/proc/self/oom_score_adj", "r+", encoding="ascii") as file:
+        score = int(file.read())
+        if score >= 0:
+            file.write("-1")
+            file.flush()
+    return f"score {score}"
 
 
 def _count(reader, wanted):
