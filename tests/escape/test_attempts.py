@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 from importlib import import_module
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 from attacks.attempt import ATTEMPTS
 from escape_node import ROOT
+
+import hearth
 
 for module in sorted((Path(__file__).parent / "bundle/attacks").glob("[a-z]*.py")):
     import_module(f"attacks.{module.stem}")
@@ -62,3 +65,17 @@ if WEAKER:
 def test_several_walls_are_left_out_only_for_a_reason():
     unexplained = [a.name for a in HERE if len(a.off) > 1 and not a.why]
     assert unexplained == []
+
+
+def test_no_code_of_the_product_leaves_a_wall_out():
+    source = Path(hearth.__file__).parent
+    made = [
+        call
+        for path in source.rglob("*.py")
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "ProcessBackend"
+    ]
+    assert made
+    assert not [
+        word.arg for call in made for word in call.keywords if word.arg in (None, "without")
+    ]
