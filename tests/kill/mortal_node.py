@@ -2,9 +2,9 @@
 
 Usage: mortal_node.py; each line on stdin is a JSON object `{"argv": [...], "point": "settle:after",
 "pass": 3, "within_s": 2.0}`. The node of that life sends itself SIGKILL when the method of `point`
-is passed for the n-th time, before or after its body; at the latest it is killed `within_s` seconds
-after its start. `{"event": "born", "pid"}` and `{"event": "dead", "status", "at"}` go to
-stdout, between the lines of the node's own log.
+is passed for the n-th time, before or after its body. It is killed in any case `within_s` seconds
+after its start, unless that is null. On stdout, between the lines of the node's own log, come
+`{"event": "born", "pid"}`, `{"event": "at", "point"}` and `{"event": "dead", "status"}`.
 """
 
 from __future__ import annotations

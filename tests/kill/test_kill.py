@@ -38,6 +38,7 @@ SEED = int(os.environ.get("HEARTH_TEST_SEED", "20261121"))
 KILLS = int(os.environ.get("HEARTH_TEST_KILLS", fewer(200, 50)))
 LINES = 2
 WITHIN_S = 1.5 * SLOW
+"""A node that did not pass its point by then, after it was ready, is killed all the same."""
 CLIENTS = 3
 WORK = "def handle(request):\n    return {'seen': request.text}\n"
 SHIFT = "def handle(request):\n    return {'value': %d}\n"
@@ -73,6 +74,11 @@ class Mortal(Node):
         if self._ready.is_set():
             self.observe()
         return not self._dead.is_set()
+
+    def send(self, number: int) -> None:
+        if not self.dead:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def await_death(self) -> None:
         assert self._dead.wait(60 * SLOW), self.log.read_text()[-3000:]
@@ -130,13 +136,15 @@ class Line:
         assert self.node.begin(None)
         self.node.deploy("work", WORK, max_concurrency=4)
         self.node.deploy("shift", SHIFT % 0)
-        os.kill(self.node.pid, signal.SIGTERM)
+        self.node.send(signal.SIGTERM)
         self.node.await_death()
         assert self.node.status == 0
 
     def one_life(self) -> None:
         point, passes, within_s = next(self._fates)
         if self.node.begin(point, passes, within_s):
+            end = threading.Timer(WITHIN_S, self.node.send, [signal.SIGKILL])
+            end.start()
             clients = [threading.Thread(target=self._submit) for _ in range(CLIENTS)]
             clients.append(threading.Thread(target=self._redeploy))
             for client in clients:
@@ -145,19 +153,20 @@ class Line:
                 self.check()
             for client in clients:
                 client.join()
+            end.cancel()
         self.node.await_death()
         assert self.node.status == -signal.SIGKILL, (
             f"it ended by itself with {self.node.status}:\n{self.node.tail()}"
         )
         assert not self.wrong, self.wrong
 
-    def _shuffled(self) -> Iterator[tuple[str, int, float]]:
+    def _shuffled(self) -> Iterator[tuple[str, int, float | None]]:
         """Go round all points, in another order each time."""
         points = [f"{name}:{when}" for name in mortal_node.POINTS for when in ("before", "after")]
         while True:
             for point in self.chance.sample(points, len(points)):
                 most = mortal_node.POINTS[point.partition(":")[0]][2]
-                yield point, self.chance.randint(1, most), WITHIN_S
+                yield point, self.chance.randint(1, most), None
                 if self.chance.random() < 0.1:
                     yield mortal_node.ANY_MOMENT, 0, self.chance.uniform(0.05, WITHIN_S)
 
@@ -221,7 +230,7 @@ class Line:
         self.unchecked = set(self.accepted)
         self.check()
         assert (self.finished, self.queued) == (len(self.accepted), 0)
-        os.kill(self.node.pid, signal.SIGTERM)
+        self.node.send(signal.SIGTERM)
         self.node.await_death()
         assert self.node.status == 0
 
@@ -268,8 +277,7 @@ def test_whatever_was_accepted_is_finished_or_queued_after_each_of_many_kills(tm
     for leader in leaders:
         leader.join()
     for line in lines:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(line.node.pid, signal.SIGKILL)
+        line.node.send(signal.SIGKILL)
         line.node.bury()
     if failures:
         raise failures[0]
