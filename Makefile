@@ -30,6 +30,7 @@ bench: $(DEV) ## measure what docs/benchmarks.md shows (ARGS=--quick for a short
 
 soak: $(DEV) ## run under load for long, watching for leaks
 	$(BIN)/python bench/soak.py $(ARGS)
+	$(BIN)/python bench/leak.py
 
 lint: $(DEV) ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check

@@ -44,8 +44,7 @@ class Host:
         """Find the four processes that live as long as the node; the spares are there."""
         pids = [os.getpid()]
         for _ in ROLES[1:]:
-            children = Path(f"/proc/{pids[-1]}/task/{pids[-1]}/children").read_text()
-            pids.append(int(children.split()[0]))
+            pids.append(processes.first_child(pids[-1]))
         self.pids = dict(zip(ROLES, pids, strict=True))
         self.directory = directory
         self.groups = groups_of(processes.tree(os.getpid())[-1])

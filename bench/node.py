@@ -130,15 +130,16 @@ class Node:
             self.key_file.write_text(answer.json()["secret"])
         return self.key or ""
 
-    def deploy(self, name: str, code: str, **fields: Any) -> None:
-        """Deploy one source file.
+    def deploy(self, name: str, code: str, *, method: str = "POST", **fields: Any) -> None:
+        """Deploy one source file, with `PUT` over what is there.
 
         Raises:
             NodeError: the node refused it.
         """
         body = {"name": name, "runtime": "python", "handler": "handle", "timeout": "120s"}
         body |= {"code": base64.b64encode(code.encode()).decode(), **fields}
-        answer = self.call("POST", "/functions", body)
+        path = "/functions" if method == "POST" else f"/functions/{name}"
+        answer = self.call(method, path, body)
         if answer.status not in {200, 201}:
             raise NodeError(f"deploy {name}: {answer.status} {answer.body[:500]!r}")
 

@@ -30,6 +30,11 @@ def tree(root: int) -> list[int]:
     return found
 
 
+def first_child(pid: int) -> int:
+    """Return the oldest child: the launcher of a node, its spawner, and that one's zygote."""
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+
+
 def role(pid: int, node: int) -> str:
     """Return `node`, `instances`, or `platform` (spawner, zygotes, writer) for a node's process."""
     if pid == node:
