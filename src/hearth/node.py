@@ -150,6 +150,7 @@ class Node:
             clock=self.clock,
         )
         stack.push_async_callback(self.deployer.close)
+        await self.deployer.sweep(older_than_s=0)  # of deploys that a dead node broke off
         self._expose_metrics()
         await self.queue.start()
         stack.push_async_callback(self.queue.close)

@@ -354,3 +354,16 @@ def test_no_process_or_file_is_left_of_a_refused_deploy(node, tmp_path):
     node("POST", "/functions", node.function(source="def handle(:"))
     assert os.listdir(tmp_path / "work") == []
     assert os.listdir(tmp_path / "artifacts") == []
+
+
+def test_a_sweep_removes_what_no_version_uses_and_nothing_else(node):
+    made = node.deploy()
+    root = node.artifacts.path(made["artifact"]).parent
+    for leftover in (node.artifacts.stage(), node.artifacts.path("0" * 64)):
+        leftover.mkdir(exist_ok=True)
+        (leftover / "handler.py").touch()
+    node.run(node.deployer.sweep(older_than_s=60))
+    assert len(list(root.iterdir())) == 3
+    node.run(node.deployer.sweep(older_than_s=0))
+    assert [path.name for path in root.iterdir()] == [made["artifact"]]
+    assert node("POST", "/invoke", {"function": made["name"], "payload": 1}).status == 200

@@ -74,6 +74,28 @@ def test_the_payload_reaches_the_function_as_it_was_written(node):
     ]
 
 
+@pytest.mark.parametrize(
+    ("given", "passed_on"),
+    [
+        (f"00-{'ab' * 16}-{'cd' * 8}-01", True),
+        (f"00-{'0' * 32}-{'cd' * 8}-01", False),
+        ("not a trace", False),
+    ],
+)
+def test_the_place_in_a_trace_is_passed_on_and_recorded(node, given, passed_on):
+    seen = []
+    node.deploy()
+
+    def answers(version, request):
+        seen.append(request.headers)
+        return _json(b"1")
+
+    node.backend.answers = answers
+    made = node("POST", "/invoke", {"function": "echo"}, headers={"traceparent": given}).json
+    assert made["traceparent"] == (given if passed_on else None)
+    assert (b"traceparent: %b\r\n" % given.encode() in seen[0]) is passed_on
+
+
 def test_a_failed_call_answers_502_with_its_record(node):
     node.deploy()
     node.backend.answers = lambda v, r: Does(

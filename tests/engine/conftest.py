@@ -60,12 +60,16 @@ class Observer:
     def __init__(self) -> None:
         self.finished_calls: list[tuple[str, int | None, int | None, int | None]] = []
         self.refusals: list[str] = []
+        self.forgotten: list[str] = []
 
     def finished(self, version, status, duration_ns, queue_wait_ns, init_ns) -> None:
         self.finished_calls.append((status, duration_ns, queue_wait_ns, init_ns))
 
     def refused(self, version, error_type) -> None:
         self.refusals.append(error_type)
+
+    def forget(self, function) -> None:
+        self.forgotten.append(function)
 
 
 class Engine:

@@ -385,3 +385,8 @@ def test_a_version_can_be_warmed_while_the_functions_limit_is_used_up(engine, ru
     task = run.start(engine.invoker.warm(engine.deploy(number=2, max_concurrency=1)))
     engine.time.advance()
     run.until(task)
+
+
+def test_the_counts_of_a_removed_function_are_dropped_by_who_counts(engine):
+    engine.invoker.forget("hello")
+    assert engine.observer.forgotten == ["hello"]

@@ -138,13 +138,18 @@ def test_who_follows_a_stream_of_the_app_does_not_hold_up_a_drain(start, http):
 
 
 def test_an_asynchronous_call_is_accepted_once_it_is_safe(start, http):
-    async def enqueue(version, call):
+    parent = "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01"
+
+    async def enqueue(version, call, *, traceparent):
         assert (version.function, call.path, call.body) == ("hello", b"/p", b"hi")
+        assert traceparent == parent
         return call.id
 
     node = start(enqueue=enqueue)
     ((status, headers, body),) = http.split(
-        node.send(http.get("/async-function/hello/p", method="POST", body=b"hi"))
+        node.send(
+            http.get("/async-function/hello/p", f"traceparent: {parent}", method="POST", body=b"hi")
+        )
     )
     accepted = json.loads(body)
     assert (status, accepted["status"]) == (202, "queued")
@@ -153,7 +158,7 @@ def test_an_asynchronous_call_is_accepted_once_it_is_safe(start, http):
 
 
 def test_an_asynchronous_call_that_is_not_accepted_says_why(start, http):
-    async def enqueue(version, call):
+    async def enqueue(version, call, *, traceparent):
         raise QueueFull(retry_after_s=2.5)
 
     answers = [
@@ -161,10 +166,12 @@ def test_an_asynchronous_call_that_is_not_accepted_says_why(start, http):
     ]  # fmt: skip
     node = start(enqueue=enqueue)
     for method, name, expected in answers:
-        ((status, headers, _),) = http.split(
+        ((status, headers, body),) = http.split(
             node.send(http.get(f"/async-function/{name}", method=method))
         )
         assert status == expected
+        if status == 404:
+            assert json.loads(body)["error"]["component"] == "gateway"
         if status == 429:
             assert headers[b"retry-after"] == b"3"
 

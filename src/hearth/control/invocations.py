@@ -34,6 +34,7 @@ from hearth.errors import (
 )
 from hearth.model import InvocationRecord, Version
 from hearth.sandbox.base import CallRequest
+from hearth.telemetry import traces
 from hearth.wire.ids import new_id
 
 _ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
@@ -53,8 +54,9 @@ async def invoke(call: Call) -> Response:
     version = _version(call, wanted)
     call.target = version.function
     request = _request(version, bytes(wanted.payload))
+    parent = _traceparent(call, request)
     if wanted.asynchronous:
-        invocation_id = await call.parts.queue.enqueue(version, request)
+        invocation_id = await call.parts.queue.enqueue(version, request, traceparent=parent)
         queued = Queued(
             id=invocation_id,
             function_id=version.function_id,
@@ -62,7 +64,9 @@ async def invoke(call: Call) -> Response:
             version=version.number,
         )
         return answer(queued, 202, {"Location": f"/invocations/{invocation_id}"})
-    record, reply = await call.parts.invoker.invoke(version, request, keep_result=True)
+    record, reply = await call.parts.invoker.invoke(
+        version, request, keep_result=True, traceparent=parent
+    )
     if reply is not None:
         whole = Result(len(reply.body))  # the record keeps less of a long answer
         whole.add(reply.body)
@@ -97,6 +101,15 @@ def _request(version: Version, payload: bytes) -> CallRequest:
         body=payload,
         deadline=0.0,
     )
+
+
+def _traceparent(call: Call, request: CallRequest) -> str | None:
+    """Pass the caller's place in a trace on to the function, and return it for the record."""
+    given = call.request.headers.get("traceparent", "")
+    if traces.parse(given.encode("latin-1")) is None:
+        return None
+    request.headers += b"traceparent: %b\r\n" % given.encode("latin-1")
+    return given
 
 
 async def index(call: Call) -> Response:

@@ -70,7 +70,9 @@ class Invoking(Protocol):
 class Queueing(Protocol):
     """Durable asynchronous calls."""
 
-    def enqueue(self, version: Version, request: CallRequest) -> Awaitable[str]:
+    def enqueue(
+        self, version: Version, request: CallRequest, *, traceparent: str | None = None
+    ) -> Awaitable[str]:
         """Return the id once the call is on disk."""
 
     def cancel(self, invocation_id: str) -> Awaitable[bool]:

@@ -42,6 +42,10 @@ _NOT_CONTENT = frozenset(
 """Fields of a version that do not make it another deploy."""
 
 
+SWEEP_AGE_S = 3600.0
+"""Age below which an artifact without a version may still be on its way to one."""
+
+
 class Deployed(NamedTuple):
     """What a deploy came to."""
 
@@ -152,7 +156,8 @@ class Deployer:
             await self._store.delete_function(entry.function.id)
             self._registry.remove(entry.function.id)
             await self._invoker.retire(entry.version, "the function was removed")
-        await self._sweep()
+            self._invoker.forget(entry.function.name)
+        await self.sweep(older_than_s=SWEEP_AGE_S)
         return entry.function
 
     async def close(self) -> None:
@@ -262,13 +267,17 @@ class Deployer:
         entry = self._registry.routes.get(name)
         return entry if entry and entry.function.name == name else None
 
-    async def _sweep(self) -> None:
-        """Remove artifacts that no version uses; not while a deploy may be about to use one."""
+    async def sweep(self, *, older_than_s: float) -> None:
+        """Remove artifacts that no version uses; not while a deploy may be about to use one.
+
+        Args:
+            older_than_s: younger ones stay; 0 is right only where no deploy has begun yet.
+        """
         if self._under_way:
             return
         entries = self._registry.functions()
         used = {version.artifact for entry in entries for version in entry.versions.values()}
-        await asyncio.to_thread(self._artifacts.gc, used)
+        await asyncio.to_thread(self._artifacts.gc, used, older_than_s=older_than_s)
 
 
 def _version(

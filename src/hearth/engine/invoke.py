@@ -41,6 +41,9 @@ class Observer(Protocol):
     def refused(self, version: Version, error_type: str) -> None:
         """Count a call that was not accepted, e.g. `QueueFull`."""
 
+    def forget(self, function: str) -> None:
+        """Drop what was counted for a function that is no more."""
+
 
 class Reply(NamedTuple):
     """A whole answer, as `Invoker.invoke` returns it."""
@@ -233,6 +236,11 @@ class Invoker:
             successor = entry.version if entry and entry.version.number != version.number else None
             pool.drain(reason, self._pool(successor) if successor is not None else None)
         return pool
+
+    def forget(self, function: str) -> None:
+        """Drop the counts of a removed function, so that names do not pile up."""
+        if self._observer is not None:
+            self._observer.forget(function)
 
     def pools(self) -> list[Pool]:
         """Return all pools, those that are being drained included."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Protocol
 
 import msgspec
@@ -33,7 +33,14 @@ from hearth.sandbox.base import CallRequest
 _CALL_ID = re.compile(rb"[A-Za-z0-9_-]{1,128}")
 _log = logging.getLogger(__name__)
 
-Enqueue = Callable[[Version, CallRequest], Awaitable[str]]
+
+class Enqueue(Protocol):
+    """Accepts asynchronous calls."""
+
+    def __call__(
+        self, version: Version, request: CallRequest, *, traceparent: str | None = None
+    ) -> Awaitable[str]:
+        """Return the call's id once it is safe on disk."""
 
 
 class Entry(Protocol):
@@ -61,6 +68,12 @@ class Invoker(Protocol):
         """Begin a call; the sink may hear the answer before this returns."""
 
 
+class NothingHereError(NotFound):
+    """There is no such thing."""
+
+    component = "gateway"
+
+
 class Pipeline:
     """What every request of a listener goes through."""
 
@@ -84,7 +97,7 @@ class Pipeline:
             host: the address bound, as configured; a name by which clients may call this node.
             registry: what is deployed.
             invoker: runs calls.
-            enqueue: accepts asynchronous calls; returns when they are safe on disk.
+            enqueue: accepts asynchronous calls.
             app: the control API.
             guard: keeps functions away from it.
         """
@@ -151,7 +164,7 @@ class Pipeline:
         name, path = request.function
         entry = self._registry.routes.get(name)
         if entry is None:
-            raise NotFound(f"there is no function {name!r}")
+            raise NothingHereError(f"there is no function {name!r}")
         parent, block = _headers(exchange)
         version = entry.version
         deadline = exchange.started_ns / 1e9 + version.limits.timeout_s
@@ -167,8 +180,8 @@ class Pipeline:
 
     async def _enqueue_and_reply(self, exchange: Exchange) -> None:
         assert self._enqueue is not None  # noqa: S101 - `handle` looked
-        version, call, _ = self._call(exchange, ASYNC_FUNCTION)
-        call_id = await self._enqueue(version, call)
+        version, call, parent = self._call(exchange, ASYNC_FUNCTION)
+        call_id = await self._enqueue(version, call, traceparent=parent)
         accepted = {"id": call_id, "status": "queued"}
         accepted |= {"function": version.function, "version": version.number}  # type: ignore[dict-item] # JSON
         headers = f"Content-Type: application/json\r\nLocation: /invocations/{call_id}\r\n"
@@ -191,7 +204,7 @@ class Pipeline:
         else:
             exchange.identity = NOBODY
         if self._app is None:
-            raise NotFound(f"nothing is served at {request.path.decode()}")
+            raise NothingHereError(f"nothing is served at {request.path.decode()}")
         asgi.serve(self._app, exchange)
 
     def _check_peer(self, exchange: Exchange) -> None:
