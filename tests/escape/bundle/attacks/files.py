@@ -159,7 +159,14 @@ def open_the_kernel_log(world):
     return os.fstat(descriptor).st_rdev == 0
 
 
-@attempt("root", "uid", "user", why=BY_OWNER, root_only=True)
+@attempt(
+    "root",
+    "cgroup",
+    "uid",
+    "user",
+    why=BY_OWNER + ", and version 2 closes the group that a cgroup namespace begins with",
+    root_only=True,
+)
 def widen_its_own_limits(world):
     return any(_write_same(f"/host{path}") for path in world["limits"])
 
