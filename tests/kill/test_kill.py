@@ -133,7 +133,7 @@ class Line:
 
     def prepare(self) -> None:
         """Deploy, in a life without a kill."""
-        assert self.node.begin(None)
+        assert self.node.begin(None), self.node.tail()
         self.node.deploy("work", WORK, max_concurrency=4)
         self.node.deploy("shift", SHIFT % 0)
         self.node.send(signal.SIGTERM)
@@ -224,7 +224,7 @@ class Line:
 
     def run_dry(self) -> None:
         """In a last life, everything that was ever accepted is brought to its end."""
-        assert self.node.begin(None)
+        assert self.node.begin(None), self.node.tail()
         wait_until(lambda: self._depth() == 0, "the queue has run dry", 60 * SLOW)
         self.finished = self.queued = 0
         self.unchecked = set(self.accepted)
