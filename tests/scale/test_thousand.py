@@ -38,7 +38,10 @@ def handle(request):
 _STILL = 40
 """Looks that must show the same; each takes some milliseconds."""
 GAUGE = re.compile(r'^hearth_instances\{function="[^"]*",state="(\w+)"\} (\d+)', re.MULTILINE)
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="uids of their own need root")
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="uids of their own need root"),
+    pytest.mark.timeout(240 * SLOW),
+]
 
 
 def test_a_thousand_functions_have_a_call_in_flight_each_at_once(tmp_path):
