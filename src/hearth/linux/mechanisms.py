@@ -30,6 +30,7 @@ MECHANISMS = {
     "oom_score": "a node's protection from the out-of-memory killer is not inherited",
     "core": "no core dumps",
     "descriptors": "nothing that the zygote has open is inherited",
+    "passed_descriptors": "the node is sent no descriptors (Linux 6.16)",
     "environment": "nothing of the node's environment is inherited",
     "group_kill": "a control group is killed at once, whatever its processes do",
 }

@@ -20,6 +20,8 @@ _CODE_FLAGS = {
     "nodev": syscalls.MOUNT_ATTR_NODEV,
 }
 _CHANNEL_BUFFER = 1 << 20
+_SO_PASSRIGHTS = 83
+"""Whether descriptors may be passed to a socket (Linux 6.16): dropping them can be work."""
 _ZYGOTE = (
     f"import sys; sys.path.insert(0, {root.RUNTIME!r}); "
     "from hearth_runtime.zygote import main; main()"
@@ -64,6 +66,9 @@ class Sandbox:
         channel, inside = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         for end in (channel, inside):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _CHANNEL_BUFFER)
+        if "passed_descriptors" not in without:
+            with contextlib.suppress(OSError):  # older kernels: the node drops them unseen
+                channel.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
         stdout, stderr = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
         self.ours = [channel.detach(), stdout[0], stderr[0]]
         self.theirs = [self._control.detach(), inside.detach(), stdout[1], stderr[1]]
