@@ -18,7 +18,7 @@ import socket
 import sys
 from typing import Any
 
-from hearth.linux import cgroup_v1, cgroup_v2, cgroups
+from hearth.linux import cgroup_v1, cgroup_v2, cgroups, uids
 from hearth_runtime import packets, syscalls
 
 BOOTSTRAP = (
@@ -40,11 +40,14 @@ def main(fd: int) -> None:
     if received is None:
         return
     config = received[0]
-    groups, run_dir, root = None, None, os.geteuid() == 0
+    groups, run_dir, uid_slice, root = None, None, None, os.geteuid() == 0
     try:
         groups = _claim_groups(strict=config["strict"])
         _refuse_if_weak(config, groups)
         run_dir = _claim_directory(config["run_dir"])
+        if root:
+            uid_slice = uids.claim(config["uid_base"])
+            config["uid_base"] = uid_slice.first
         _raise_open_files()
         _enter_namespaces(own_pids=not root or "pid" not in config["without"])
         pid = os.fork()
@@ -61,6 +64,8 @@ def main(fd: int) -> None:
             groups.close()
         if run_dir is not None:
             shutil.rmtree(run_dir, ignore_errors=True)
+        if uid_slice is not None:
+            uid_slice.close()
 
 
 def discover() -> cgroups.Hierarchies | None:
