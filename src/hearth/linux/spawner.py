@@ -160,6 +160,8 @@ class Spawner:
         stock.waiting = max(0, stock.waiting - 1)
         try:
             sandbox.assign(duty)
+        except ConnectionError:
+            pass  # it has just died, as its pidfd will tell
         except OSError as error:
             sandbox.error = str(error)
             sandbox.kill()

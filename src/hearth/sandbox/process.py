@@ -25,6 +25,8 @@ from hearth.sandbox.spawner import SpawnerLink
 _OPEN_FILES = 4096
 _NO_LIMIT = 1 << 40
 _MANY_PIDS = 4096
+_TRIES = 3
+"""Spares that an instance may take and find dead, before its start fails."""
 _RESTART_S = (0.05, 0.5, 2.0, 5.0)
 """Pauses before the spawner is started again, by the number of tries in a row."""
 
@@ -112,12 +114,7 @@ class ProcessBackend:
             listener=listener,
             loop=self._loop,
         )
-        spares = self._spares[instance.stock]
-        if spares:
-            self._assign(instance, spares.popleft())
-        else:
-            self._waiting[instance.stock].append(instance)
-            self._demand(instance.stock)
+        self._place(instance)
         return instance
 
     def missing(self, version: Version) -> tuple[str, ...]:
@@ -195,7 +192,10 @@ class ProcessBackend:
         """Pass the end on to the instance, or forget a spare that died."""
         instance = self._instances.pop(number, None)
         if instance is not None:
-            instance.gone(report)
+            if instance.leave(report, _TRIES):
+                self._place(instance, first=True)
+            else:
+                instance.gone(report)
             return
         spares = self._spares[report["stock"]]
         for spare in [spare for spare in spares if spare[0] == number]:
@@ -219,6 +219,18 @@ class ProcessBackend:
             self._restart = self._loop.create_task(self._relaunch())
 
     # --- inside --------------------------------------------------------------------------------
+
+    def _place(self, instance: ProcessInstance, *, first: bool = False) -> None:
+        """Give it a spare, or have it wait for one, behind others or `first`."""
+        spares, waiting = self._spares[instance.stock], self._waiting[instance.stock]
+        if spares:
+            self._assign(instance, spares.popleft())
+            return
+        if first:
+            waiting.appendleft(instance)
+        else:
+            waiting.append(instance)
+        self._demand(instance.stock)
 
     def _assign(self, instance: ProcessInstance, spare: Spare) -> None:
         number, fds = spare

@@ -32,10 +32,12 @@ class ProcessInstance:
         "_channel",
         "_end",
         "_listener",
+        "_loaded",
         "_loop",
         "_number",
         "_owner",
         "_reason",
+        "_taken",
         "code",
         "id",
         "stock",
@@ -65,6 +67,8 @@ class ProcessInstance:
         self._channel: Channel | None = None
         self._reason: str | None = None
         self._end: Exit | None = None
+        self._taken = 0
+        self._loaded = False
 
     # --- what the engine does ------------------------------------------------------------------
 
@@ -120,6 +124,26 @@ class ProcessInstance:
         self._channel = Channel(self._loop, *fds, version=self.version, events=self)
         self._channel.start_init()
 
+    def leave(self, report: dict[str, Any], tries: int) -> bool:
+        """Let go of a sandbox that somebody killed before it was of use; False if `gone` is due.
+
+        Then init could not even say how user code ended, and user code cannot kill init.
+
+        Args:
+            report: how it ended, see `spawner`.
+            tries: how many sandboxes it may have had in all.
+        """
+        self._taken += 1
+        killed = report.get("status") is None and report.get("error") is None
+        if not killed or report.get("oom") or self._loaded or self._reason is not None:
+            return False
+        if self._end is not None or self._taken >= tries:
+            return False
+        if self._channel is not None:
+            self._channel.finish(Exit())
+        self._channel = self._number = None
+        return True
+
     def gone(self, report: dict[str, Any]) -> None:
         """Settle everything: the sandbox has ended as `report` (see `spawner`) says."""
         if self._end is not None:
@@ -151,6 +175,7 @@ class ProcessInstance:
 
     def on_ready(self, init_ns: int) -> None:
         """Pass on that the function is loaded."""
+        self._loaded = True
         self._listener.on_ready(self, init_ns)
 
     def on_output(self, stream: Stream, data: bytes) -> None:

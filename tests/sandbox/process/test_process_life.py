@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -12,6 +13,18 @@ import pytest
 from hearth.model import Limits
 
 MIB = 1 << 20
+
+
+def kill_all(pids):
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):  # gone with its init
+            os.kill(pid, signal.SIGKILL)
+
+
+def is_init(pid):
+    with open(f"/proc/{pid}/status", encoding="ascii") as status:
+        ids = next(line for line in status if line.startswith("NSpid:"))
+    return ids.split()[-1] == "1"
 
 
 def test_an_instance_answers_calls_one_after_another(run, tools):
@@ -188,13 +201,27 @@ def test_a_spare_is_replaced_when_it_dies(run, tools):
         await tools.wait(lambda: len(spares) == 2)
         victims = tools.processes()
         numbers = {number for number, _ in spares}
-        for pid in victims:
-            os.kill(pid, signal.SIGKILL)
+        kill_all(victims)
         await tools.wait(lambda: len(spares) == 2 and not numbers & {n for n, _ in spares})
         started = await node.start(tools.hello)
         assert await started.call() == (200, b'{"hello":"x"}')
 
     run(body)
+
+
+def test_a_start_that_takes_a_dead_spare_takes_another(run, tools):
+    async def body(node):
+        spares = node.backend._spares["none|"]
+        await tools.wait(lambda: len(spares) == 2)
+        kill_all([pid for pid in tools.processes() if is_init(pid)])
+        # Nothing has been awaited: the node cannot know yet.
+        many = [node.begin(tools.hello) for _ in range(2)]
+        for started in many:
+            await asyncio.wait_for(started.ready.wait(), tools.bound_s)
+            assert started.end is None, started.end
+            assert await started.call() == (200, b'{"hello":"x"}')
+
+    run(body, spares=2)
 
 
 def test_a_script_ends_by_itself_with_its_result(run):
