@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _EMPTY = bytes(4)
+_taken: list[Output] = []
 _DRAIN_POLL_S = 0.00005
 
 
@@ -66,6 +67,13 @@ class Output:
         with suppress(OSError):  # user code closed them
             while ioctl(1, FIONREAD, _EMPTY) != _EMPTY or ioctl(2, FIONREAD, _EMPTY) != _EMPTY:
                 time.sleep(_DRAIN_POLL_S)
+
+
+def take_over() -> Output:
+    """Return the one `Output` of this process; a fork of the zygote finds it made."""
+    if not _taken:
+        _taken.append(Output())
+    return _taken[0]
 
 
 def flush_all() -> None:

@@ -7,12 +7,13 @@ children inherit, and each spare once more while it is not needed yet.
 
 from __future__ import annotations
 
+import marshal
 import os
 import socket
 import sys
-from importlib.util import module_from_spec, spec_from_file_location
+from importlib.util import cache_from_source
 
-from hearth_runtime import frames, runtime_host
+from hearth_runtime import frames, loading, runtime_host
 from hearth_runtime.channel import Channel, Closed
 
 ROOT = "/run/rehearsal"
@@ -36,20 +37,20 @@ _INIT = (
 
 
 def install() -> None:
-    """Write the sample function and its bytecode to `ROOT`."""
+    """Write the sample function to `ROOT`, with bytecode as a deploy makes it."""
     path = f"{ROOT}/{_ENTRY}.py"
-    os.makedirs(ROOT)
+    cached = cache_from_source(path)
+    os.makedirs(os.path.dirname(cached))
     with open(path, "w", encoding="ascii") as file:
         file.write(_SOURCE)
-    spec = spec_from_file_location(_ENTRY, path)
-    if spec is not None and spec.loader is not None:
-        spec.loader.exec_module(module_from_spec(spec))
+    with open(cached, "wb") as bytecode:
+        code = compile(_SOURCE, path, "exec", dont_inherit=True)
+        bytecode.write(loading.DEPLOYED + bytes(8) + marshal.dumps(code))
 
 
 def rehearse(calls: int) -> None:
     """Load the sample function and answer `calls` calls, then leave no trace of it."""
-    environment, path, arguments = dict(os.environ), list(sys.path), list(sys.argv)
-    streams, bytecode = (sys.stdout, sys.stderr), sys.dont_write_bytecode
+    path, arguments, bytecode = list(sys.path), list(sys.argv), sys.dont_write_bytecode
     ours, theirs = socket.socketpair()
     call = frames.call_frame(
         1,
@@ -73,7 +74,5 @@ def rehearse(calls: int) -> None:
         ours.close()
         sys.modules.pop(_ENTRY, None)
         sys.path_importer_cache.pop(ROOT, None)
-        os.environ.clear()
-        os.environ.update(environment)
         sys.path[:], sys.argv = path, arguments
-        (sys.stdout, sys.stderr), sys.dont_write_bytecode = streams, bytecode
+        sys.dont_write_bytecode = bytecode

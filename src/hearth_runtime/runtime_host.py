@@ -34,12 +34,14 @@ from hearth_runtime.channel import Channel, Closed
 from hearth_runtime.entropy import reseed
 from hearth_runtime.failure import describe
 from hearth_runtime.loading import Init, is_async, load_handler, set_environment
-from hearth_runtime.output import Output, configure_logging, flush_all
+from hearth_runtime.output import configure_logging, flush_all, take_over
 from hearth_runtime.script import exit_code, run_script
 
 TYPE_CHECKING = False  # `typing` itself costs each cold start 0.5 ms
 if TYPE_CHECKING:
     from typing import Any, NoReturn
+
+    from hearth_runtime.output import Output
 
 __all__ = ["PRELOAD", "reseed", "serve"]
 
@@ -77,7 +79,7 @@ def _serve(channel: Channel) -> int:
     """Return the exit code of what ended by itself."""
     init, started = _read_init(channel)
     set_environment(init)
-    output = Output()
+    output = take_over()
     if init.contract == "script":
         _send_ready(channel, output, started)
         kind, _flags, _call, payload = channel.receive()

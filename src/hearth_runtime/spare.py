@@ -185,7 +185,7 @@ def _park(
         if "seccomp" not in without:
             syscalls.install_filter(order["filter"])
         rehearsal.rehearse(1)
-        _rehearse_becoming()
+        rehearse_becoming()
         packets.send(control, {"parked": True})
         received = packets.receive(control)
         if received is None:
@@ -233,7 +233,7 @@ def _write(path: str, text: str) -> None:
         os.close(fd)
 
 
-def _rehearse_becoming() -> None:
+def rehearse_becoming() -> None:
     """Touch what `_become` will run through, with nothing at stake."""
     ours, theirs = packets.pair()
     packets.send(ours, {"tmp_bytes": 1 << 26, "rlimits": {}}, (0,))
