@@ -107,9 +107,9 @@ def closure(names: tuple[str, ...]) -> dict[str, str]:
     return dict(sorted(chosen.items()))
 
 
-def digest(packages: dict[str, str]) -> str:
-    """Return what names the image: packages, installed wheels, and the files of this directory."""
-    text = hashlib.sha256(repr(packages).encode())
+def digest(packages: dict[str, str], linux: Path) -> str:
+    """Return what names the image: packages, kernel, wheels, and the files of this directory."""
+    text = hashlib.sha256(repr((packages, linux.name)).encode())
     for dist in sorted(SITE.glob("site-packages/*.dist-info")):
         text.update(dist.name.encode())
     for source in (Path(__file__), Path(__file__).with_name("init.sh")):
@@ -117,8 +117,8 @@ def digest(packages: dict[str, str]) -> str:
     return text.hexdigest()[:16]
 
 
-def image() -> Path:
-    """Return the guest's root disk, building it if no cached one matches.
+def image(linux: Path) -> Path:
+    """Return the guest's root disk for the kernel `linux`, building it if no cached one matches.
 
     Raises:
         GuestError: something needed is not installed, and what.
@@ -130,7 +130,7 @@ def image() -> Path:
             f"the environment's wheels are for {SITE.name}, but the guest runs {python_version()}"
         )
     packages = closure(PACKAGES)
-    path = CACHE / f"root-{digest(packages)}.ext4"
+    path = CACHE / f"root-{digest(packages, linux)}.ext4"
     if path.exists():
         return path
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -139,6 +139,7 @@ def image() -> Path:
     root = path.with_suffix(".tree")
     try:
         populate(root, packages)
+        modules(root, linux)
         partial = path.with_suffix(".partial")
         with partial.open("wb") as file:
             file.truncate(IMAGE_BYTES)
@@ -178,6 +179,15 @@ def populate(root: Path, packages: dict[str, str]) -> None:
     init = root / "init"
     shutil.copy(Path(__file__).with_name("init.sh"), init)
     init.chmod(0o755)
+
+
+def modules(root: Path, linux: Path) -> None:
+    """Copy the kernel's modules: it loads some by itself, as `tcp_diag` for whoever asks for it."""
+    version = linux.name.removeprefix("vmlinuz-")
+    source = linux.parent.parent / "lib/modules" / version
+    ignored = shutil.ignore_patterns("build", "source")
+    shutil.copytree(source, root / "usr/lib/modules" / version, symlinks=True, ignore=ignored)
+    output("/sbin/depmod", "-b", str(root), version)
 
 
 def owned(packages: dict[str, str]) -> Iterator[Path]:

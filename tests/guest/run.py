@@ -3,7 +3,9 @@
     tests/guest/run.py [--as root|user|delegated ...] [--limit S] [-- PYTEST_ARGS]
 
 Without arguments: the suites that must hold on such a system, as root, as an ordinary user, and as
-one who has been given a control group (`delegated`, what systemd does for a user's services).
+one who has been given a control group (`delegated`, what systemd does for a user's services). Root
+has a guest of its own, so that both of the machine's processors are used; lines then say whose they
+are.
 
 Exit codes: pytest's own (the worst of the accounts), 124 when the time limit passed (the emulator
 is killed), 125 when the guest could not be built or ended without a verdict. `HEARTH_TEST_SLOW`
@@ -24,6 +26,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -42,6 +45,7 @@ KILLS = 10
 """Of the kill suite's 200: a start of a node takes seconds here."""
 TEST_LIMIT_S = 240
 """For one test: the log then shows which one hangs, and where, before the whole limit is gone."""
+TERMINAL = threading.Lock()
 DELEGATE = """
 group=/sys/fs/cgroup/session
 mkdir -p $group
@@ -58,9 +62,10 @@ def main() -> int:
     try:
         CACHE.mkdir(parents=True, exist_ok=True)
         with locked(CACHE / "lock"):
-            disk, linux = image(), kernel()
+            linux = kernel()
+            disk = image(linux)
         with tempfile.TemporaryDirectory(prefix="hearth-guest-") as scratch:
-            verdict = boot(disk, linux, Path(scratch), options)
+            verdict = max(run(disk, linux, Path(scratch), options))
     except GuestError as error:
         print(f"guest: {error}", file=sys.stderr)
         return 125
@@ -86,6 +91,21 @@ def arguments() -> argparse.Namespace:
     return options
 
 
+def run(disk: Path, linux: Path, scratch: Path, options: argparse.Namespace) -> list[int]:
+    """Boot the guests side by side and return their verdicts."""
+    ordinary = [account for account in options.accounts if account != "root"]
+    guests = [["root"]] * ("root" in options.accounts) + [ordinary] * bool(ordinary)
+
+    def one(accounts: list[str]) -> int:
+        place = scratch / accounts[0]
+        place.mkdir()
+        pack(place / "project.tar", job(options, accounts))
+        return boot(disk, linux, place, options, prefix=f"{accounts[0]}| " * (len(guests) > 1))
+
+    with ThreadPoolExecutor(len(guests)) as threads:
+        return list(threads.map(one, guests))
+
+
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Let one process at a time build the image."""
@@ -94,7 +114,7 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def job(options: argparse.Namespace) -> str:
+def job(options: argparse.Namespace, accounts: list[str]) -> str:
     """Return the shell script that the guest runs; its exit code is the verdict."""
     environment = {
         "HEARTH_TEST_SLOW": str(SLOW),
@@ -106,7 +126,7 @@ def job(options: argparse.Namespace) -> str:
     }
     lines = [f"export {name}={shlex.quote(value)}" for name, value in environment.items() if value]
     lines.append("worst=0")
-    for account in options.accounts:
+    for account in accounts:
         lines += [f"echo; echo 'guest: pytest as {account}'", "("]
         command = f"{HOME}/.venv/bin/python -m pytest {shlex.join(pytest(options, account))}"
         if account != "root":
@@ -145,10 +165,11 @@ def pack(path: Path, script: str) -> None:
         tar.add(note, arcname=".guest-job")
 
 
-def boot(disk: Path, linux: Path, scratch: Path, options: argparse.Namespace) -> int:
-    """Run the guest to its end and return its verdict; nothing of it outlives this call."""
+def boot(
+    disk: Path, linux: Path, scratch: Path, options: argparse.Namespace, *, prefix: str
+) -> int:
+    """Run a guest to its end and return its verdict; nothing of it outlives this call."""
     project, verdict = scratch / "project.tar", scratch / "verdict"
-    pack(project, job(options))
     emulator = subprocess.Popen(
         command(disk, linux, project, verdict, options.memory),
         stdin=subprocess.DEVNULL,
@@ -166,14 +187,15 @@ def boot(disk: Path, linux: Path, scratch: Path, options: argparse.Namespace) ->
     try:
         assert emulator.stdout is not None
         for line in emulator.stdout:
-            sys.stdout.buffer.write(line.replace(b"\r", b""))
-            sys.stdout.buffer.flush()
+            with TERMINAL:
+                sys.stdout.buffer.write(prefix.encode() + line.replace(b"\r", b""))
+                sys.stdout.buffer.flush()
     finally:
         timer.cancel()
         emulator.kill()
         emulator.wait()
     if late.is_set():
-        print(f"guest: killed after the limit of {options.limit:.0f} s", file=sys.stderr)
+        print(f"guest: {prefix}killed after the limit of {options.limit:.0f} s", file=sys.stderr)
         return 124
     name, _, code = verdict.read_text().strip().partition("=") if verdict.exists() else ("", "", "")
     if name != "verdict" or not code.isdigit():
