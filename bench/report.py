@@ -31,7 +31,10 @@ must be a success, otherwise nothing is reported.
 - **Memory**: the difference that idle instances of different functions make, as PSS of the node's
   whole tree below the node process, and as `MemAvailable` of the machine.
 - **At once**: each function notes when its call began and ended on the machine's monotonic clock;
-  the last one began before the first one ended."""
+  the last one began before the first one ended.
+- **Left behind**: cold starts through the process backend, eight at once, load, one call, end; then
+  the figures of the node's four lasting processes and of the kernel are compared with those before
+  ([leak.py](../bench/leak.py))."""
 
 
 @dataclass(frozen=True)

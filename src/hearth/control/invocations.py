@@ -219,7 +219,6 @@ ROUTES = (
         path="/invocations/{id}",
         summary="Cancel an invocation",
         handler=cancel,
-        access="invoke",
         action="invocation.cancel",
         response=InvocationRecord,
         errors=(NotFound, Conflict),
