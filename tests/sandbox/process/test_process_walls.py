@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
 from hearth.model import Limits
+from nodes import declaration, running_node
 
 INSPECT = """
 import os, socket
@@ -154,3 +156,14 @@ def test_network_host_shares_the_interfaces_and_none_does_not(run):
         assert int(host) == len(__import__("socket").if_nameindex())
 
     run(body, isolation_level="lightweight")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="strict needs root")
+def test_a_deploy_with_network_host_under_strict_is_refused(tmp_path):
+    source = "def handle(request):\n    return 'hello'\n"
+    with running_node(tmp_path / "data") as node:
+        refused = node.request("POST", "/functions", declaration("open", source, network="host"))
+        assert refused.status >= 400
+        assert "Network `host` needs isolation_level `lightweight`" in refused.error["message"]
+        weak = declaration("open", source, network="host", isolation_level="lightweight")
+        assert node.request("POST", "/functions", weak).status == 201
