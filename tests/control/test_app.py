@@ -60,7 +60,6 @@ def test_scope_invoke_opens_only_what_it_should(node):
     assert open_to_callers == {
         ("POST", "/invoke"),
         ("GET", "/invocations/{id}"),
-        ("DELETE", "/invocations/{id}"),
         ("GET", "/healthz"),
         ("GET", "/readyz"),
     }
