@@ -184,7 +184,10 @@ def populate(root: Path, packages: dict[str, str]) -> None:
 def modules(root: Path, linux: Path) -> None:
     """Copy the kernel's modules: it loads some by itself, as `tcp_diag` for whoever asks for it."""
     version = linux.name.removeprefix("vmlinuz-")
-    source = linux.parent.parent / "lib/modules" / version
+    found = [linux.parent.parent / lib / "modules" / version for lib in ("lib", "usr/lib")]
+    source = next((path for path in found if path.is_dir()), None)
+    if source is None:
+        raise GuestError(f"the modules of {linux} are missing: {found[0]}")
     ignored = shutil.ignore_patterns("build", "source")
     shutil.copytree(source, root / "usr/lib/modules" / version, symlinks=True, ignore=ignored)
     output("/sbin/depmod", "-b", str(root), version)
