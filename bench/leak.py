@@ -41,13 +41,17 @@ class Host:
     """What the process tree of this node holds, by role and in the kernel."""
 
     def __init__(self, directory: Path) -> None:
-        """Find the four processes that live as long as the node; the spares are there."""
+        """Find the four processes that live as long as the node.
+
+        Raises:
+            LookupError: there is no sandbox at this moment.
+        """
         pids = [os.getpid()]
         for _ in ROLES[1:]:
             pids.append(processes.first_child(pids[-1]))
         self.pids = dict(zip(ROLES, pids, strict=True))
         self.directory = directory
-        self.groups = groups_of(processes.tree(os.getpid())[-1])
+        self.groups = groups_of(processes.tree(os.getpid()))
 
     def figures(self) -> dict[str, int]:
         """Return what must be the same when as many sandboxes are there."""
@@ -85,13 +89,22 @@ class Host:
         return {f"memory of {role}": processes.own_bytes(pid) for role, pid in self.pids.items()}
 
 
-def groups_of(pid: int) -> list[str]:
-    """Return the group of the node of this sandbox, in each hierarchy."""
-    found = re.search(r"/(hearth-[0-9a-f]+)/", Path(f"/proc/{pid}/cgroup").read_text())
-    if found is None:
-        raise RuntimeError("the sandbox is in no group of its own")
+def groups_of(tree: list[int]) -> list[str]:
+    """Return the group that holds those of all sandboxes of this node, in each hierarchy."""
+    own = (re.search(r"/(hearth-[0-9a-f]+)/", cgroup_of(pid)) for pid in tree)
+    name = next((found[1] for found in own if found), None)
+    if name is None:
+        raise LookupError("no sandbox is there")
     tops = (os.walk(root) for root in hierarchies())  # walk: other nodes' groups come and go
-    return [f"{top}/{found[1]}" for walk in tops for top, names, _ in walk if found[1] in names]
+    return [f"{top}/{name}" for walk in tops for top, names, _ in walk if name in names]
+
+
+def cgroup_of(pid: int) -> str:
+    """Return the control groups of a process; empty when it has just gone."""
+    try:
+        return Path(f"/proc/{pid}/cgroup").read_text()
+    except OSError:
+        return ""
 
 
 def hierarchies() -> list[Path]:
@@ -106,6 +119,18 @@ def namespace(pid: int, kind: str) -> str:
         return os.readlink(f"/proc/{pid}/ns/{kind}")
     except OSError:
         return ""
+
+
+async def find_host(directory: Path) -> Host:
+    """Return the host as soon as there is a spare, by which its control groups are found."""
+    until = time.monotonic() + SETTLE_S
+    while True:
+        try:
+            return Host(directory)
+        except LookupError:
+            if time.monotonic() > until:
+                raise
+            await asyncio.sleep(0.1)  # all spares were used up a moment ago
 
 
 async def live(backend: ProcessBackend, code: str, name: str) -> None:
@@ -178,7 +203,7 @@ async def measure(count: int, at_once: int, directory: Path) -> dict[str, Any]:
     codes = [write_function(directory / f"f{n}") for n in range(FUNCTIONS)]
     try:
         await starts(backend, codes, WARM_UP, at_once)
-        host = Host(directory)
+        host = await find_host(directory)
         before, machine = await settled(None, host), host.machine()
         begin = time.monotonic()
         await starts(backend, codes, count // 2, at_once)
