@@ -80,6 +80,8 @@ class MethodNotAllowed(HearthError):
     """The method is not allowed here."""
 
     type, status, exit_code, component = "MethodNotAllowed", 405, 2, "gateway"
+    allow = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+    """What the answer's `Allow` names."""
 
 
 class Conflict(HearthError):

@@ -26,6 +26,7 @@ def test_an_asynchronous_call_is_accepted_and_its_result_found_by_its_id(node, n
     accepted = submit(node, name, {"a": 1})
     assert accepted.status == 202
     call_id = accepted.json["id"]
+    assert accepted.call_id == call_id
     assert accepted.headers["Location"] == f"/invocations/{call_id}"
     record = node.finished(call_id)
     assert (record["status"], record["result"]) == ("succeeded", {"got": {"a": 1}})

@@ -12,7 +12,6 @@ import pytest
 
 SAMPLE = """#!/usr/bin/env python3
 import json
-import shutil
 import os
 
 def main():
@@ -69,6 +68,8 @@ def test_invoke_answers_with_the_record(node, created):
     metrics = record["metrics"]
     assert metrics["duration"] > 1_000_000  # nanoseconds: an interpreter was started
     assert metrics["memory_peak"] > 1 << 20
+    assert record["id"] == answer.call_id
+    assert record["metrics"]["cold_start"] == ("X-Cold-Start" in answer.headers)
     kept = node.request("GET", f"/invocations/{record['id']}").json
     assert kept["result"] == record["result"]
     assert kept["id"] == record["id"]

@@ -28,6 +28,13 @@ def test_a_wrong_method_is_405_and_says_which_are_right(node, method, path, allo
     assert answer.error["type"] == "MethodNotAllowed"
 
 
+def test_a_query_that_a_route_does_not_take_is_refused_by_name(node):
+    answer = node("GET", "/functions?colour=1")
+    assert (answer.status, answer.error["type"]) == (400, "BadInput")
+    assert "colour" in answer.error["message"]
+    assert node("GET", "/healthz?cache=1").status == 200  # probes add what they like
+
+
 @pytest.mark.parametrize("path", ["/", "/function", "/functions/", "/functions/a/b/c", "/../etc"])
 def test_an_unknown_path_is_404_in_the_form_of_all_errors(node, path):
     answer = node("GET", path)

@@ -138,6 +138,32 @@ def test_a_full_queue_answers_429_with_retry_after(node):
     assert statuses == [(200, False), (429, True)]
 
 
+def test_a_call_that_waited_too_long_answers_503_with_its_record_and_retry_after(node):
+    node.deploy(max_concurrency=1, queue_timeout="20ms")
+    node.backend.answers = lambda v, r: Does(after_s=0.3, body=b"1")
+
+    async def two():
+        return await asyncio.gather(
+            *(node.ask("POST", "/invoke", {"function": "echo"}) for _ in range(2))
+        )
+
+    _, late = sorted(node.run(two()), key=lambda answer: answer.status)
+    assert (late.status, late.json["error"]["type"]) == (503, "QueueTimeout")
+    assert int(late.headers["retry-after"]) >= 1
+
+
+def test_a_cold_call_says_so_in_its_head_and_in_its_record(node):
+    node.deploy(source="print('a script')\n")  # a new instance for each call
+    node.backend.answers = lambda v, r: Does(body=b"1")
+    answer = node("POST", "/invoke", {"function": "echo"})
+    assert answer.json["metrics"]["cold_start"]
+    assert answer.headers["x-cold-start"] == "true"
+    node.deploy("warm")
+    answer = node("POST", "/invoke", {"function": "warm"})
+    assert not answer.json["metrics"]["cold_start"]
+    assert "x-cold-start" not in answer.headers
+
+
 def test_an_asynchronous_call_is_on_disk_when_its_202_is_sent(node):
     node.deploy()
     answer = node("POST", "/invoke", {"function": "echo", "payload": 1, "async": True})

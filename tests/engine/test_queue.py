@@ -1,6 +1,7 @@
 """Asynchronous calls, in a real store, over the stub backend."""
 
 import asyncio
+import time
 
 import pytest
 import uvloop
@@ -133,6 +134,19 @@ async def test_calls_beyond_the_functions_limit_all_run_in_the_end(tmp_path):
 
 
 @scenario
+async def test_the_wait_of_an_accepted_call_begins_with_its_202(tmp_path):
+    async with Node(tmp_path) as node:
+        await node.queue.enqueue(node.deploy(), request("a1"))
+        enqueued_at = time.time()
+        await asyncio.sleep(0.05)  # is what is measured
+        started_from = time.time()
+        await node.queue.start()
+        record = await node.until("a1", "succeeded")
+        assert record.metrics.queue_wait >= (started_from - enqueued_at) * 1e9
+        assert record.metrics.queue_wait == int((record.started_at - record.created_at) * 1e9)
+
+
+@scenario
 async def test_no_more_queued_calls_run_at_once_than_configured(tmp_path):
     def answers(version, request):
         return Answer(hangs=True)
@@ -174,6 +188,7 @@ async def test_what_a_dead_node_left_runs_again_until_its_attempts_are_used_up(t
         await node.queue.start()
         exhausted = await node.until("a1", "failed")
         assert exhausted.error.type == "NodeRestarted"
+        assert exhausted.finished_at >= exhausted.created_at
         assert (await node.until("a2", "succeeded")).attempts == 2
 
 
@@ -184,6 +199,7 @@ async def test_a_call_of_a_removed_function_fails_and_says_so(tmp_path):
         await node.queue.start()
         record = await node.until("a1", "failed")
         assert record.error.type == "NotFound"
+        assert record.finished_at >= record.created_at
 
 
 @scenario

@@ -174,6 +174,8 @@ def test_an_asynchronous_call_that_is_not_accepted_says_why(start, http):
             assert json.loads(body)["error"]["component"] == "gateway"
         if status == 429:
             assert headers[b"retry-after"] == b"3"
+        if status == 405:
+            assert headers[b"allow"] == b"POST"
 
 
 def test_keys_open_what_their_scope_allows_and_nothing_else(start, http):

@@ -123,8 +123,6 @@ def _refusal(error: HearthError, request_id: str, scope: Scope) -> Response:
     show_stack = identity is not None and "admin" in identity.scopes
     lines = problem_headers(error).decode("latin-1").splitlines()
     headers = dict(line.split(": ", 1) for line in lines)
-    if isinstance(error, _NotAllowed):
-        headers["Allow"] = ", ".join(sorted(error.allowed))
     body = problem(error, request_id, show_stack=show_stack)
     return Response(body, error.status, headers)
 
@@ -133,7 +131,7 @@ class _NotAllowed(MethodNotAllowed):
     """The method is not allowed here."""
 
     def __init__(self, method: str, allowed: Iterable[str]) -> None:
-        self.allowed = set(allowed)
+        self.allow = ", ".join(sorted(allowed))
         super().__init__(f"{method[:20]!a} is not allowed here; use {', '.join(allowed)}")
 
 
@@ -205,12 +203,18 @@ class _Nobody:
 _NOBODY: Identity = _Nobody()  # type: ignore[assignment]  # has no scope, so any kind of scope
 
 
+class _NoQuery(msgspec.Struct):
+    """What a route takes that takes no query; the open ones are not strict with probes."""
+
+
 async def _authorised(route: Route, call: Call) -> Response:
     if route.access != "open":
         if call.identity is _NOBODY:
             raise Unauthenticated
         if not call.is_admin and route.access not in call.identity.scopes:
             raise Forbidden(f"this needs an API key with scope `{route.access}`")
+        if route.query is None:
+            call.query(_NoQuery)
     if route.handler is None:
         raise NotFound
     return await route.handler(call)

@@ -35,7 +35,6 @@ from hearth.errors import (
 from hearth.model import InvocationRecord, Version
 from hearth.sandbox.base import CallRequest
 from hearth.telemetry import traces
-from hearth.wire.ids import new_id
 
 _ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _STATUS_OF = {
@@ -53,7 +52,7 @@ async def invoke(call: Call) -> Response:
         raise BadInput("give one of function and function_id", path="$.function")
     version = _version(call, wanted)
     call.target = version.function
-    request = _request(version, bytes(wanted.payload))
+    request = _request(call.request_id, bytes(wanted.payload))
     parent = _traceparent(call, request)
     if wanted.asynchronous:
         invocation_id = await call.parts.queue.enqueue(version, request, traceparent=parent)
@@ -71,7 +70,14 @@ async def invoke(call: Call) -> Response:
         whole = Result(len(reply.body))  # the record keeps less of a long answer
         whole.add(reply.body)
         record = msgspec.structs.replace(record, result=whole.value(), result_truncated=False)
-    return answer(invocation_view(record, admin=call.is_admin), status_of(record))
+    status = status_of(record)
+    return answer(invocation_view(record, admin=call.is_admin), status, _headers(record, status))
+
+
+def _headers(record: InvocationRecord, status: int) -> dict[str, str]:
+    """Return what `/function/{name}` would say beside such an outcome."""
+    headers = {"X-Cold-Start": "true"} if record.metrics.cold_start else {}
+    return headers | ({"Retry-After": "1"} if status == NoCapacity.status else {})
 
 
 def status_of(record: InvocationRecord) -> int:
@@ -91,9 +97,9 @@ def _version(call: Call, wanted: InvokeRequest) -> Version:
     return entry.version
 
 
-def _request(version: Version, payload: bytes) -> CallRequest:
+def _request(request_id: str, payload: bytes) -> CallRequest:
     return CallRequest(
-        id=new_id(),
+        id=request_id,  # so that `X-Call-Id` names the invocation, as on every other way to call
         method=b"POST",
         path=b"/",
         query=b"",
@@ -178,7 +184,7 @@ ROUTES = (
         request=InvokeRequest,
         response=InvocationRecord,
         other={202: Queued},
-        statuses=(200, 202, 409, 502, 504),
+        statuses=(200, 202, 409, 502, 503, 504),
         errors=(
             BadInput,
             NotFound,

@@ -149,7 +149,7 @@ _GOOD = {
     202: "Accepted: it is on disk and will run",
     409: "The invocation was cancelled",
     502: "The function failed",
-    503: "Not ready",
+    503: "Not now",
     504: "The function did not answer in time",
 }
 

@@ -179,10 +179,10 @@ class Queue:
         if self._stopping:
             self._write(self._release(call))
         elif version is None:
-            self._end(call, _failed(call, NotFound(f"function {call.function} was removed")))
+            self._refuse(call, NotFound(f"function {call.function} was removed"))
         elif call.attempts > self._settings.max_attempts:
             limit = f"queue.max_attempts={self._settings.max_attempts}"
-            self._end(call, _failed(call, NodeRestarted(limit=limit)))
+            self._refuse(call, NodeRestarted(limit=limit))
         else:
             invocation = self._invoker.submit(
                 version,
@@ -206,8 +206,11 @@ class Queue:
         if isinstance(invocation.error, (NoCapacity, TooManyRequests)):
             self._write(self._release(call))
         else:
-            record = invocation.record()
-            self._end(call, msgspec.structs.replace(record, created_at=call.created_at))
+            self._end(call, _since_accepted(invocation.record(), call))
+
+    def _refuse(self, call: QueuedCall, error: HearthError) -> None:
+        """Settle a call that is not run (again)."""
+        self._end(call, _failed(call, error, self._clock.time()))
 
     def _end(self, call: QueuedCall, record: InvocationRecord) -> None:
         self._write(self._settle(record))
@@ -293,8 +296,15 @@ def _request(call: QueuedCall) -> CallRequest:
     )
 
 
-def _failed(call: QueuedCall, error: HearthError) -> InvocationRecord:
-    """Return the record of a call that was not run (again)."""
+def _since_accepted(record: InvocationRecord, call: QueuedCall) -> InvocationRecord:
+    """Return the record with the time in the queue counted: the call arrived with its 202."""
+    waited_until = record.started_at or record.finished_at or call.created_at
+    wait_ns = max(0, int((waited_until - call.created_at) * 1e9))
+    metrics = msgspec.structs.replace(record.metrics, queue_wait=wait_ns)
+    return msgspec.structs.replace(record, created_at=call.created_at, metrics=metrics)
+
+
+def _failed(call: QueuedCall, error: HearthError, now: float) -> InvocationRecord:
     return InvocationRecord(
         id=call.id,
         function_id=call.function_id,
@@ -306,4 +316,5 @@ def _failed(call: QueuedCall, error: HearthError) -> InvocationRecord:
         attempts=call.attempts,
         traceparent=call.traceparent,
         created_at=call.created_at,
+        finished_at=now,
     )

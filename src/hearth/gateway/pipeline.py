@@ -74,6 +74,12 @@ class NothingHereError(NotFound):
     component = "gateway"
 
 
+class NotAPostError(MethodNotAllowed):
+    """An asynchronous call is a POST."""
+
+    allow = "POST"
+
+
 class Pipeline:
     """What every request of a listener goes through."""
 
@@ -121,7 +127,7 @@ class Pipeline:
             elif path.startswith(ASYNC_FUNCTION) and self._enqueue is not None:
                 self._admit(exchange)
                 if request.method != b"POST":
-                    raise MethodNotAllowed("an asynchronous call is a POST")
+                    raise NotAPostError
                 exchange.collect(self._accept)
             else:
                 self._control(exchange)

@@ -6,7 +6,7 @@ import math
 
 import msgspec
 
-from hearth.errors import HearthError
+from hearth.errors import HearthError, MethodNotAllowed
 
 _encode = msgspec.json.Encoder().encode
 
@@ -40,6 +40,6 @@ def problem_headers(error: HearthError) -> bytes:
         block += b"Retry-After: %d\r\n" % max(1, math.ceil(wait))
     if error.status == 401:
         block += b'WWW-Authenticate: Bearer realm="hearth"\r\n'
-    if error.status == 405:
-        block += b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
+    if isinstance(error, MethodNotAllowed):
+        block += b"Allow: %b\r\n" % error.allow.encode()
     return block
