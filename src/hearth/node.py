@@ -44,7 +44,8 @@ def run(settings: Settings, warnings: list[str]) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code.
 
     Raises:
-        ConfigError: the address cannot be served, or another node uses the data directory.
+        ConfigError: the address cannot be served, the data directory cannot be used, or another
+            node uses it.
         IsolationUnavailable: the host cannot enforce what the settings promise.
     """
     logs.configure(settings.log_level)
@@ -101,7 +102,7 @@ class Node:
     # --- start, in order -----------------------------------------------------------------------
 
     async def _start_storage(self, stack: contextlib.AsyncExitStack) -> None:
-        self._data.mkdir(parents=True, exist_ok=True)
+        _make_data_dir(self._data)
         self.clock = SystemClock()
         self.store = SqliteStore(self._data / "hearth.db", self.settings.retention, self.clock)
         await self.store.open()
@@ -289,6 +290,15 @@ def _address(listen: str) -> tuple[str, int]:
 def _with_address(settings: Settings, host: str, port: int) -> Settings:
     gateway = msgspec.structs.replace(settings.gateway, host=host, port=port)
     return msgspec.structs.replace(settings, gateway=gateway)
+
+
+def _make_data_dir(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"data_dir {path} cannot be made: {error.strerror}") from None
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise ConfigError(f"data_dir {path} cannot be written by this account")
 
 
 def _raise_descriptor_limit() -> None:

@@ -232,3 +232,18 @@ def test_a_second_node_on_the_same_data_directory_or_port_is_refused(own_node, t
         assert run.stderr.splitlines()[-1].startswith("hearth: ")
         assert "Traceback" not in run.stderr
     assert node.ready()
+
+
+@pytest.mark.parametrize("data_dir", ["a-file", "a-file/below"])
+def test_a_data_directory_that_cannot_be_made_is_one_line(tmp_path, data_dir):
+    (tmp_path / "a-file").write_text("")
+    run = subprocess.run(
+        [*HEARTH, "up", "--port", "0", "--data-dir", str(tmp_path / data_dir)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert run.returncode == 2, run.stderr
+    assert run.stderr.startswith(f"hearth: data_dir {tmp_path / data_dir} cannot be made: ")
+    assert run.stderr.count("\n") == 1

@@ -44,6 +44,8 @@ def test_help_names_every_verb(hearth):
     assert outcome.code == 0
     for verb in VERBS:
         assert f" {verb} " in outcome.out
+    places = [outcome.out.index(f"│ {verb} ") for verb in VERBS]
+    assert places == sorted(places)
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -105,6 +107,7 @@ def test_where_no_node_is_one_line_says_how_to_start_one(hearth):
         (["deploy"], "SOURCE"),
         (["list", "--colour"], "--colour"),
         (["list", "-o", "xml"], "xml"),
+        (["list", "extra"], "too much: extra (see: hearth list --help)"),
         (["list", "--url", "ftp://x"], "ftp://x"),
         (["up", "--port", "eighty"], "eighty"),
         (["describe", ".."], "'..'"),

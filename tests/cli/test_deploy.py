@@ -164,6 +164,7 @@ def test_options_beat_function_yaml(hearth, new_here, folder):
         ("name: a", ["unknown key name", "line 1"]),
         ("function: a", ["indented below `function:`"]),
         ("", ["indented below `function:`"]),
+        ("name: a", ["unknown key name", "indented below `function:`"]),
         ("function: {name: a, code: eA==}", ["unknown key function.code"]),
         ("function: {name: a, version: 1.10}", ["function.version", "quotes"]),
         ("function: {name: 12}", ["function.name", "12", "quotes"]),
@@ -194,7 +195,7 @@ def test_a_deploy_that_fails_shows_the_functions_traceback(hearth, node, folder)
     node.fails("POST", "/functions", 400, **error, stack="Traceback\n  line 1")
     outcome = hearth("deploy", folder)
     assert outcome.code == 2
-    assert outcome.err == "hearth: $.code: the import failed\nTraceback\n  line 1\n"
+    assert outcome.err == "hearth: code: the import failed\nTraceback\n  line 1\n"
 
 
 @pytest.mark.parametrize(("name", "said"), [("gone", "there is no"), ("empty", "no file")])

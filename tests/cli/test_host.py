@@ -66,5 +66,6 @@ def test_doctor_shows_each_mechanism_and_fails_if_one_is_missing(hearth, stand_i
     outcome = hearth("doctor")
     assert outcome.code == code
     assert ("missing" in outcome.out) == (code == 1)
+    assert f"{'cannot' if code else 'can'} keep isolation_level strict" in outcome.out
     shown = hearth("doctor", "-o", "json")
     assert (shown.code, shown.json) == (code, [row._asdict() for row in rows])

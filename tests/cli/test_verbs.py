@@ -47,6 +47,22 @@ def test_list_is_a_plain_table_in_a_pipe(hearth, node):
     assert row.split()[:6] == ["hello", "1.0.0", "python3.11", "handler", "process", "3"]
 
 
+@pytest.mark.parametrize(
+    ("verb", "path", "said"),
+    [
+        (["list"], "functions", "hearth new"),
+        (["invocations"], "invocations", "no such calls"),
+        (["key", "list"], "keys", "may do everything"),
+    ],
+)
+def test_where_there_is_nothing_to_list_stderr_says_so(hearth, node, verb, path, said):
+    node.on("GET", f"/{path}", **{path: []})
+    outcome = hearth(*verb)
+    assert (outcome.code, len(outcome.out.splitlines())) == (0, 1)
+    assert said in outcome.err
+    assert hearth(*verb, "-o", "json").err == ""
+
+
 def test_json_is_what_the_api_said(hearth, node):
     node.on("GET", "/functions", functions=[FUNCTION])
     assert hearth("list", "-o", "json").json == {"functions": [FUNCTION]}
@@ -99,6 +115,7 @@ def test_logs_are_printed_line_by_line(hearth, node):
     assert node.seen[0].path == "/functions/hello/logs?tail=20&follow=1"
     assert node.seen[0].headers["accept"] == "application/x-ndjson"
     assert [line.split()[-1] for line in outcome.out.splitlines()] == ["one", "two"]
+    assert outcome.out.split()[1] == lines[0]["id"], "it can be given to --id as it is"
     as_json = hearth("logs", "hello", "-o", "json").out.splitlines()
     assert [json.loads(line) for line in as_json] == lines
 
@@ -138,6 +155,18 @@ def test_an_error_of_the_node_is_one_line_with_the_exit_code_of_its_class(
     assert outcome.err == "hearth: it is so [timeout=3s]\n"
 
 
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("timeout: '5y' is not a duration", "timeout: '5y' is not a duration"),
+        ("Expected `str`, got `int`", "timeout: Expected `str`, got `int`"),
+    ],
+)
+def test_what_is_wrong_in_a_declaration_is_named_once(hearth, node, message, said):
+    node.fails("GET", "/functions", 400, type="BadInput", message=message, path="$.timeout")
+    assert hearth("list").err == f"hearth: {said}\n"
+
+
 def test_a_missing_key_is_said_with_what_to_set(hearth, node):
     node.fails("GET", "/functions", 401, type="Unauthenticated", message="send Authorization")
     outcome = hearth("list")
@@ -161,10 +190,11 @@ def test_a_connection_that_breaks_is_one_line(hearth, node):
     assert outcome.err.count("\n") == 1
 
 
-def test_a_new_keys_secret_is_all_that_is_printed(hearth, node):
+def test_a_new_keys_secret_is_all_that_is_printed_on_stdout(hearth, node):
     node.on("POST", "/keys", 201, id="a", name="ci", secret="hearth_a_b", scopes=["admin"])
     outcome = hearth("key", "create", "ci", "--scope", "admin", "--scope", "invoke")
     assert outcome.out == "hearth_a_b\n"
+    assert "HEARTH_KEY" in outcome.err
     assert node.seen[0].json == {"name": "ci", "scopes": ["admin", "invoke"]}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, UnusedCliTokensError
 
 from hearth import __version__
 from hearth.errors import BadInput, HearthError
@@ -16,7 +16,7 @@ app = App(
     version_flags=["--version"],
     help_flags=["--help", "-h"],
 )
-for _name, _verb, _help in (
+_VERBS = (  # in the order in which a newcomer needs them
     ("up", "up:up", "Start a node and serve until SIGTERM or Ctrl-C."),
     ("new", "new:new", "Make a folder with a function that works."),
     ("deploy", "deploy:deploy", "Deploy a folder, a source file, a zip or a tar.gz."),
@@ -28,8 +28,10 @@ for _name, _verb, _help in (
     ("rm", "rm:rm", "Remove a function."),
     ("key", "key:app", "Create, list and remove API keys."),
     ("doctor", "doctor:doctor", "Try each isolation mechanism on this host."),
-):  # by import string: only the verb that runs is imported
-    app.command(f"hearth.cli.{_verb}", name=_name, help=_help)
+)
+for _place, (_name, _verb, _help) in enumerate(_VERBS):
+    # By import string: only the verb that runs is imported.
+    app.command(f"hearth.cli.{_verb}", name=_name, help=_help, sort_key=_place)
 
 
 def main() -> None:
@@ -44,7 +46,8 @@ def run(arguments: list[str]) -> int:
             arguments, exit_on_error=False, print_error=False, result_action="return_value"
         )
     except CycloptsError as error:
-        return _fail(BadInput(f"{_first_line(error)} (see: hearth --help)"))
+        verb = " ".join(("hearth", *(error.command_chain or ())))
+        return _fail(BadInput(f"{_first_line(error)} (see: {verb} --help)"))
     except HearthError as error:
         return _fail(error)
     except KeyboardInterrupt:
@@ -56,6 +59,8 @@ def run(arguments: list[str]) -> int:
 
 
 def _first_line(error: CycloptsError) -> str:
+    if isinstance(error, UnusedCliTokensError):
+        return f"this is too much: {' '.join(error.unused_tokens or ())}"
     return " ".join(str(error).split()).split(" Available commands")[0].rstrip(".")
 
 

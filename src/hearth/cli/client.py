@@ -100,7 +100,7 @@ class Client:
             response = self._request(connection, method, target, body=body, headers=headers)
             return Reply(response.status, response.headers, response.read())
         except (OSError, http.client.HTTPException) as error:
-            raise Unreachable(f"{self._url} broke off: {error!r}") from None
+            raise Unreachable(f"{self._url} broke off: {str(error) or repr(error)}") from None
         finally:
             connection.close()
 
@@ -122,7 +122,7 @@ class Client:
                 if line.strip():
                     yield json.loads(line)
         except (OSError, http.client.HTTPException) as error:
-            raise Unreachable(f"{self._url} broke off: {error!r}") from None
+            raise Unreachable(f"{self._url} broke off: {str(error) or repr(error)}") from None
         finally:
             connection.close()
 
@@ -183,9 +183,10 @@ def platform_error(reply: Reply) -> HearthError | None:
         str(message), limit=said.get("limit"), stack=said.get("stack"), path=said.get("path")
     )
     if isinstance(error, Unauthenticated):
-        error.message = "this node wants an API key: set HEARTH_KEY"
-    if error.path and error.path not in error.message:
-        error.message = f"{error.path}: {error.message}"
+        error.message = "this node wants a valid API key: set HEARTH_KEY"
+    key = (error.path or "").removeprefix("$").removeprefix(".")
+    if key and key not in error.message:
+        error.message = f"{key}: {error.message}"
     return error
 
 

@@ -58,7 +58,7 @@ def _declaration(source: Path, given: dict[str, str | None]) -> dict[str, Any]:
     if source.name == FILE:
         source = source.parent
     if not source.exists():
-        raise BadInput(f"there is no {source}")
+        raise BadInput(f"there is no file or folder {str(source)!r}")
     declared = read_function(source) if source.is_dir() else {}
     if declared:  # the file is the whole truth: what it does not say goes back to its default
         declared = {key: None for key in KEYS if key not in declared} | declared

@@ -18,6 +18,7 @@ def doctor(*, output: Output = "table") -> int:
     with Progress() as progress:
         progress.phase("trying each mechanism")
         rows = [(row.mechanism, row.ok, row.detail, row.fix) for row in checks()]
+    lacking = any(ok is False for _, ok, _, _ in rows)
     if output == "json":
         names = ("mechanism", "ok", "detail", "fix")
         show_json([dict(zip(names, row, strict=True)) for row in rows])
@@ -25,4 +26,5 @@ def doctor(*, output: Output = "table") -> int:
         states = {True: "ok", False: "missing", None: "not needed"}
         shown = [(name, states[ok], detail, fix) for name, ok, detail, fix in rows]
         show_table(("MECHANISM", "STATE", "DETAIL", "FIX"), shown)
-    return 1 if any(ok is False for _, ok, _, _ in rows) else 0
+        print(f"\nThis host {'cannot' if lacking else 'can'} keep isolation_level strict.")
+    return 1 if lacking else 0

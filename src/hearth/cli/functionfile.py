@@ -66,6 +66,8 @@ def _only(mapping: Mapped, known: tuple[str, ...], prefix: str, path: str) -> No
     for key, line in mapping.lines.items():
         if key not in known:
             hint = did_you_mean(key, known)
+            if not prefix and key in KEYS:
+                hint = "; write the keys indented below `function:`"
             raise BadInput(f"unknown key {prefix}{key} ({path}, line {line}){hint}")
 
 

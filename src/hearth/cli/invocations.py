@@ -33,7 +33,7 @@ def invocations(
         show_json(answer)
         return
     headers = ("ID", "FUNCTION", "STATUS", "DURATION", "MEMORY", "COLD", "CREATED", "ERROR")
-    show_table(headers, map(_row, answer["invocations"]))
+    show_table(headers, map(_row, answer["invocations"]), empty="no such calls")
 
 
 def _row(record: dict[str, Any]) -> tuple[object, ...]:

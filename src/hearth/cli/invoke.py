@@ -27,7 +27,7 @@ def invoke(
     async_: Annotated[bool, Parameter(name="--async", negative=())] = False,
     path: str = "/",
     method: str | None = None,
-    header: Annotated[list[str] | None, Parameter(name=["--header", "-H"])] = None,
+    header: Annotated[list[str] | None, Parameter(name=["--header", "-H"], negative=())] = None,
     remote: Remote = LOCAL,
 ) -> int:
     """Call a function and print its answer as it is; exit code 10 if the function failed.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
@@ -25,7 +26,7 @@ def create(
 
     Args:
         name: for people to recognise it by.
-        scope: `invoke` may call functions, `admin` everything; may be given twice.
+        scope: `invoke` may call functions, `admin` everything; give the option twice for both.
         remote: which node.
     """
     answer = Client(remote).api("POST", "/keys", body={"name": name, "scopes": list(scope)})
@@ -33,6 +34,7 @@ def create(
         show_json(answer)
         return
     print(answer["secret"])
+    print("it is not shown again; to use it: export HEARTH_KEY=…", file=sys.stderr)
 
 
 @app.command(name="list")
@@ -50,19 +52,20 @@ def list_keys(*, remote: Remote = LOCAL) -> None:
         (key["id"], key["name"], " ".join(key["scopes"]), moment(key["created_at"]))
         for key in answer["keys"]
     ]
-    show_table(("ID", "NAME", "SCOPES", "CREATED"), rows)
+    open_to_all = "no keys: whoever reaches this node may do everything"
+    show_table(("ID", "NAME", "SCOPES", "CREATED"), rows, empty=open_to_all)
 
 
 @app.command(name="rm")
-def remove(id_: str, /, *, remote: Remote = LOCAL) -> None:
+def remove(key_id: str, /, *, remote: Remote = LOCAL) -> None:
     """Remove an API key; it stops working at once.
 
     Args:
-        id_: of the key, as `hearth key list` shows it.
+        key_id: of the key, as `hearth key list` shows it.
         remote: which node.
     """
-    answer = Client(remote).api("DELETE", f"/keys/{segment(id_)}")
+    answer = Client(remote).api("DELETE", f"/keys/{segment(key_id)}")
     if remote.output == "json":
-        show_json(answer or {"id": id_, "removed": True})
+        show_json(answer or {"id": key_id, "removed": True})
         return
-    print(f"removed {id_}")
+    print(f"removed {key_id}")

@@ -30,4 +30,4 @@ def list_functions(*, remote: Remote = LOCAL) -> None:
         for function in answer["functions"]
     ]
     headers = ("NAME", "VERSION", "RUNTIME", "CONTRACT", "MODE", "INSTANCES", "UPDATED")
-    show_table(headers, rows)
+    show_table(headers, rows, empty="no functions yet: hearth new NAME, then hearth deploy NAME")

@@ -48,5 +48,5 @@ def logs(
 
 def _shown(line: dict[str, Any]) -> str:
     clock = time.strftime("%H:%M:%S", time.localtime(line["time"]))
-    call = [line["id"][-12:]] if "id" in line else []
+    call = [line["id"]] if "id" in line else []  # in full: it is what --id takes
     return printable(f"{' '.join([clock, *call, line['stream']])}  {line['text'].rstrip()}")

@@ -23,9 +23,16 @@ def show_json(data: Any) -> None:
     print(json.dumps(data, indent=2, ensure_ascii=False))
 
 
-def show_table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print rows under headers; with colours and lines only on a terminal."""
+def show_table(
+    headers: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str | None = None
+) -> None:
+    """Print rows under headers; with colours and lines only on a terminal.
+
+    Without any row, `empty` is said on stderr.
+    """
     cells = [[printable("" if cell is None else str(cell)) for cell in row] for row in rows]
+    if not cells and empty:
+        print(empty, file=sys.stderr)
     if sys.stdout.isatty():
         _rich_table(headers, cells)
         return

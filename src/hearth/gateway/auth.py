@@ -140,7 +140,7 @@ def check_binding(host: str, has_keys: bool) -> None:
     if not has_keys and not is_loopback(host):
         raise ConfigError(
             f"gateway.host={host} can be reached from other machines, and no API key exists; "
-            "create one first (`hearth key create`), or bind 127.0.0.1"
+            "create one first, while it listens on 127.0.0.1: hearth key create NAME --scope admin"
         )
 
 
