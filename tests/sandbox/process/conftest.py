@@ -224,6 +224,7 @@ def tools() -> Any:
 
     class Tools:
         root = ROOT
+        level = LEVEL
         bound_s = BOUND_S
         hello = HELLO
         ended = Ended

@@ -159,10 +159,11 @@ def test_network_host_shares_the_interfaces_and_none_does_not(run):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="strict needs root")
-def test_a_deploy_with_network_host_under_strict_is_refused(tmp_path):
+def test_a_deploy_with_network_host_under_strict_is_refused(tmp_path, tools):
     source = "def handle(request):\n    return 'hello'\n"
-    with running_node(tmp_path / "data") as node:
-        refused = node.request("POST", "/functions", declaration("open", source, network="host"))
+    with running_node(tmp_path / "data", process_isolation_level=tools.level) as node:
+        strict = declaration("open", source, network="host", isolation_level="strict")
+        refused = node.request("POST", "/functions", strict)
         assert refused.status >= 400
         assert "network host needs isolation_level" in refused.error["message"]
         weak = declaration("open", source, network="host", isolation_level="lightweight")
