@@ -30,7 +30,7 @@ from hearth.gateway.pipeline import Pipeline
 from hearth.gateway.server import Server
 from hearth.model import Function, SystemClock
 from hearth.sandbox.process import ProcessBackend
-from hearth.store.blobs import Artifacts
+from hearth.store.artifacts import Artifacts
 from hearth.store.sqlite import SqliteStore
 from hearth.telemetry import logs
 from hearth.telemetry.audit import Auditor

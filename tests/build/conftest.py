@@ -11,7 +11,7 @@ import pytest
 
 from hearth.build.builder import Builder, Recipe
 from hearth.errors import DeployFailed
-from hearth.store.blobs import Artifacts
+from hearth.store.artifacts import Artifacts
 
 
 class Workshop:

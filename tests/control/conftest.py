@@ -21,7 +21,7 @@ from hearth.errors import NotFound
 from hearth.gateway.auth import Authenticator
 from hearth.model import SystemClock
 from hearth.sandbox.stub import StubBackend
-from hearth.store.blobs import Artifacts
+from hearth.store.artifacts import Artifacts
 from hearth.store.sqlite import SqliteStore
 from hearth.telemetry.audit import Auditor
 

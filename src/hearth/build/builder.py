@@ -18,7 +18,7 @@ import msgspec
 
 from hearth.build.template import Template
 from hearth.errors import DeployFailed
-from hearth.store.blobs import Artifacts
+from hearth.store.artifacts import Artifacts
 
 BUILD_UID = 65534
 """The user that unpacks and compiles where the node is root."""

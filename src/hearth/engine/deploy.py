@@ -32,8 +32,8 @@ from hearth.errors import (
 )
 from hearth.model import Clock, Function, Version
 from hearth.sandbox.base import Backend
+from hearth.store.artifacts import Artifacts
 from hearth.store.base import Store
-from hearth.store.blobs import Artifacts
 
 _T = TypeVar("_T")
 _NOT_CONTENT = frozenset(

@@ -1,1 +1,1 @@
-"""What survives a restart: SQLite with numbered migrations, and content-addressed blobs."""
+"""What survives a restart: SQLite with numbered migrations, and content-addressed artifacts."""

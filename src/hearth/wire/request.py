@@ -61,11 +61,6 @@ class Request:
         self.block: bytes | None = None
         """What `forwarded_headers` returned; reset by `take_key`."""
 
-    @property
-    def has_body(self) -> bool:
-        """Say whether body bytes follow the head."""
-        return self.chunked or self.content_length > 0
-
     def forwarded_headers(self) -> bytes:
         """Return the header block for a function: no hop-by-hop header, none that Connection names.
 

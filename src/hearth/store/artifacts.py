@@ -1,12 +1,11 @@
-"""Content-addressed files: uploaded bundles as blobs, unpacked bundles as read-only directories.
+"""Unpacked bundles as read-only directories, named by the SHA-256 of their content.
 
-Everything here blocks on the disk: call it from a worker thread. What was put or installed is
+Everything here blocks on the disk: call it from a worker thread. What was installed is
 fsynced before its name exists, so a name never stands for half a file after a power cut.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
@@ -20,74 +19,6 @@ from hearth.errors import NotFound, StoreError
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _STAGING = ".new-"
-
-
-class Blobs:
-    """Byte strings named by their SHA-256."""
-
-    def __init__(self, root: Path) -> None:
-        """Keep blobs below `root`, which is made if need be."""
-        self._root = root
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-    def path(self, digest: str) -> Path:
-        """Return where a blob is or would be.
-
-        Raises:
-            NotFound: `digest` is not a SHA-256 in hex.
-        """
-        return self._root / _checked(digest)
-
-    def put(self, data: bytes) -> str:
-        """Store `data` and return its digest; storing it again is harmless.
-
-        Raises:
-            StoreError: the disk is full.
-        """
-        digest = hashlib.sha256(data).hexdigest()
-        target = self.path(digest)
-        if target.exists():
-            os.utime(target)  # tells `gc` that somebody is about to refer to it
-            return digest
-        fd, staged = tempfile.mkstemp(dir=self._root, prefix=_STAGING)
-        try:
-            with open(fd, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(fd)
-            os.replace(staged, target)
-            _sync(self._root)
-        except OSError as error:
-            Path(staged).unlink(missing_ok=True)
-            raise StoreError(f"{target} cannot be written: {error.strerror}") from error
-        return digest
-
-    def get(self, digest: str) -> bytes:
-        """Return a blob after checking that it is still what was stored.
-
-        Raises:
-            NotFound: there is no such blob.
-            StoreError: the file is damaged.
-        """
-        path = self.path(digest)
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            raise NotFound(f"There is no blob {digest}") from None
-        if hashlib.sha256(data).hexdigest() != digest:
-            raise StoreError(f"{path} is damaged: deploy the function again")
-        return data
-
-    def gc(self, keep: Collection[str], *, older_than_s: float = 3600) -> int:
-        """Remove blobs not in `keep`, and leftovers of a crash; return how many files went.
-
-        Younger ones stay: a deploy under way refers to its blob only at its end.
-        """
-        removed = 0
-        for path in _expired(self._root, keep, older_than_s):
-            path.unlink(missing_ok=True)
-            removed += 1
-        return removed
 
 
 class Artifacts:
@@ -139,7 +70,10 @@ class Artifacts:
         return target
 
     def gc(self, keep: Collection[str], *, older_than_s: float = 3600) -> int:
-        """Remove artifacts not in `keep`, and leftovers of a crash; return how many went."""
+        """Remove artifacts not in `keep`, and leftovers of a crash; return how many went.
+
+        Younger ones stay: a deploy under way refers to its artifact only at its end.
+        """
         removed = 0
         for path in _expired(self._root, keep, older_than_s):
             _remove(path)

@@ -1,4 +1,4 @@
-"""Blobs and artifacts: named by content, whole or absent, never outside their directory."""
+"""Artifacts: named by content, whole or absent, never outside their directory."""
 
 from __future__ import annotations
 
@@ -13,15 +13,10 @@ from pathlib import Path
 import pytest
 
 from hearth.errors import NotFound, StoreError
-from hearth.store.blobs import Artifacts, Blobs
+from hearth.store.artifacts import Artifacts
 
 DIGEST = hashlib.sha256(b"bundle").hexdigest()
 OTHER = hashlib.sha256(b"other").hexdigest()
-
-
-@pytest.fixture
-def blobs(tmp_path):
-    return Blobs(tmp_path / "blobs")
 
 
 @pytest.fixture
@@ -42,61 +37,10 @@ def names(directory):
     return sorted(path.name for path in directory.iterdir())
 
 
-def test_a_blob_is_named_by_its_content_and_comes_back(blobs):
-    digest = blobs.put(b"bundle")
-    assert digest == DIGEST
-    assert blobs.put(b"bundle") == digest
-    assert blobs.get(digest) == b"bundle"
-    assert names(blobs.path(digest).parent) == [digest]
-
-
-def test_a_blob_that_changed_on_disk_is_refused(blobs):
-    digest = blobs.put(b"bundle")
-    blobs.path(digest).write_bytes(b"bundlf")
-    with pytest.raises(StoreError, match="is damaged"):
-        blobs.get(digest)
-
-
 @pytest.mark.parametrize("digest", ["", "..", "../../etc/passwd", DIGEST.upper(), DIGEST + "\n"])
-def test_what_is_no_digest_never_becomes_a_path(blobs, artifacts, digest):
-    with pytest.raises(NotFound):
-        blobs.path(digest)
+def test_what_is_no_digest_never_becomes_a_path(artifacts, digest):
     with pytest.raises(NotFound):
         artifacts.path(digest)
-
-
-def test_a_missing_blob_is_not_found(blobs):
-    with pytest.raises(NotFound, match=DIGEST):
-        blobs.get(DIGEST)
-
-
-def test_a_failed_write_leaves_nothing_and_says_why(blobs, monkeypatch):
-    def full(_fd):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StoreError, match="No space left"):
-        blobs.put(b"bundle")
-    assert names(blobs.path(DIGEST).parent) == []
-
-
-def test_gc_keeps_what_is_named_what_is_young_and_what_is_not_ours(blobs):
-    kept, old, young = blobs.put(b"1"), blobs.put(b"2"), blobs.put(b"3")
-    root = blobs.path(kept).parent
-    (root / ".new-left-by-a-crash").touch()
-    (root / "README").touch()
-    for name in (kept, old, ".new-left-by-a-crash", "README"):
-        os.utime(root / name, (0, 0))
-    assert blobs.gc({kept}) == 2
-    assert names(root) == sorted([kept, young, "README"])
-
-
-def test_a_blob_that_is_put_again_is_young_again(blobs):
-    digest = blobs.put(b"1")
-    os.utime(blobs.path(digest), (0, 0))
-    blobs.put(b"1")
-    assert blobs.gc(set()) == 0
-    assert blobs.gc(set(), older_than_s=-1) == 1
 
 
 def test_an_installed_artifact_is_read_only_and_keeps_its_content(artifacts):
@@ -163,12 +107,38 @@ def test_an_ordinary_user_can_remove_a_read_only_artifact(artifacts):
     assert not path.exists()
 
 
-def test_a_name_never_stands_for_half_a_blob_even_when_killed(tmp_path):
+def test_a_failed_install_leaves_nothing_and_says_why(artifacts, monkeypatch):
+    def full(_fd):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    directory = staged(artifacts)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match="No space left"):
+        artifacts.install(directory, DIGEST)
+    assert names(directory.parent) == []
+
+
+def test_gc_keeps_what_is_not_ours_and_what_was_installed_again(artifacts):
+    root = artifacts.install(staged(artifacts), DIGEST).parent
+    (root / "README").touch()
+    for name in (DIGEST, "README"):
+        os.utime(root / name, (0, 0))
+    artifacts.install(staged(artifacts), DIGEST)
+    assert artifacts.gc(set()) == 0, "it is young again"
+    os.utime(root / DIGEST, (0, 0))
+    assert artifacts.gc(set()) == 1
+    assert names(root) == ["README"]
+
+
+def test_a_name_never_stands_for_half_an_artifact_even_when_killed(tmp_path):
     script = (
-        "import os, sys, itertools\nfrom pathlib import Path\n"
-        "from hearth.store.blobs import Blobs\n"
-        "blobs = Blobs(Path(sys.argv[1]))\n"
-        "for n in itertools.count(): print(blobs.put(os.urandom(200_000)), flush=True)"
+        "import hashlib, os, sys, itertools\nfrom pathlib import Path\n"
+        "from hearth.store.artifacts import Artifacts\n"
+        "artifacts = Artifacts(Path(sys.argv[1]))\n"
+        "for n in itertools.count():\n"
+        "    staged, data = artifacts.stage(), os.urandom(200_000)\n"
+        "    (staged / 'data').write_bytes(data)\n"
+        "    print(artifacts.install(staged, hashlib.sha256(data).hexdigest()).name, flush=True)"
     )
     promised = []
     for _ in range(5):
@@ -180,9 +150,7 @@ def test_a_name_never_stands_for_half_a_blob_even_when_killed(tmp_path):
         promised += child.stdout.read().splitlines(keepends=True)
         child.wait()
         child.stdout.close()
-    blobs = Blobs(tmp_path)
-    for digest in {line.strip() for line in promised if line.endswith("\n")}:
-        assert len(blobs.get(digest)) == 200_000
-    for path in tmp_path.iterdir():
-        if not path.name.startswith(".new-"):
-            blobs.get(path.name)
+    installed = {name for name in names(tmp_path) if not name.startswith(".new-")}
+    assert installed >= {line.strip() for line in promised if line.endswith("\n")}
+    for name in installed:
+        assert hashlib.sha256((tmp_path / name / "data").read_bytes()).hexdigest() == name
