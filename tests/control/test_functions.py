@@ -236,6 +236,7 @@ REFUSED = [
     ({"instance_concurrency": 2}, "$.instance_concurrency", "async"),
     ({"queue_size": -1}, "$.queue_size", "between"),
     ({"queue_timeout": "2h"}, "$.queue_timeout", "between"),
+    ({"queue_timeout": 0}, "$.queue_timeout", "between"),
     ({"scale": {"min": 11}}, "$.scale.min", "between"),
     ({"scale": {"idle_ttl": "30d"}}, "$.scale.idle_ttl", "between"),
     ({"environment": ["NOVALUE"]}, "$.environment", "KEY=value"),

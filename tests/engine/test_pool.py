@@ -91,6 +91,9 @@ def test_a_call_that_waits_longer_than_the_queue_timeout_fails_with_503(engine):
     engine.time.advance(0.2)
     assert isinstance(waiting.error, QueueTimeout)
     assert waiting.error.limit == "queue_timeout=3s"
+    ((status, run_ns, wait_ns, _),) = engine.observer.finished_calls
+    assert (status, run_ns) == ("failed", None), "it never ran, so it took no time"
+    assert wait_ns >= 3e9
     assert engine.show(hello) == "1 busy, 0 idle, 0 starting | 0 waiting"
 
 

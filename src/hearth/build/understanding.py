@@ -155,7 +155,7 @@ def _limits(given: Declaration, settings: Settings, reasons: list[str]) -> Limit
         instance_concurrency=per_instance,
         queue_size=_count("queue_size", given.queue_size, default.queue_size, (0, 1_000_000)),
         queue_timeout_s=_seconds(
-            "queue_timeout", given.queue_timeout, default.queue_timeout_s, (0, 3600)
+            "queue_timeout", given.queue_timeout, default.queue_timeout_s, (0.01, 3600)
         ),
     )
 

@@ -318,10 +318,13 @@ class Invocation:
             finished_at=self._wall(self._ended),
         )
 
-    def durations_ns(self) -> tuple[int, int, int | None]:
-        """Return how long it ran, how long it waited, and how long its instance took to come up."""
+    def durations_ns(self) -> tuple[int | None, int, int | None]:
+        """Return how long it ran, how long it waited, and how long its instance took to come up.
+
+        None: it never ran, or it found its instance ready.
+        """
         if not self._started:
-            return 0, int((self._ended - self.arrived) * 1e9), None
+            return None, int((self._ended - self.arrived) * 1e9), None
         run = int((self._ended - self._started) * 1e9)
         init = self._member.init_ns if self.cold and self._member is not None else None
         return run, int((self._started - self.arrived) * 1e9), init

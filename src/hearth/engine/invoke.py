@@ -32,11 +32,11 @@ class Observer(Protocol):
         self,
         version: Version,
         status: Status,
-        duration_ns: int,
+        duration_ns: int | None,
         queue_wait_ns: int,
         init_ns: int | None,
     ) -> None:
-        """Count an ended call; `init_ns` is set for cold ones only."""
+        """Count an ended call; no `duration_ns`: it never ran, `init_ns` for cold ones only."""
 
     def refused(self, version: Version, error_type: str) -> None:
         """Count a call that was not accepted, e.g. `QueueFull`."""
