@@ -196,7 +196,7 @@ class PoolMachine(RuleBasedStateMachine):
     @staticmethod
     def total(pool):
         counts = pool.counts()
-        return sum(counts[state] for state in ("busy", "idle", "starting", "leaving"))
+        return sum(counts[state] for state in ("busy", "idle", "starting", "draining"))
 
 
 @pytest.mark.parametrize("quick_s", [ahead.QUICK_S, 1e9], ids=["slow", "sent ahead"])

@@ -408,7 +408,7 @@ class Pool:
     # --- observation -----------------------------------------------------------------------------
 
     def counts(self) -> dict[str, int]:
-        """Return how many instances are busy, idle, starting and leaving, and the waiting calls."""
+        """Return how many instances are busy, idle, starting and draining, and the waiting calls."""
         return {**self._roster.counts(), "waiting": len(self._waiting) + len(self._ahead)}
 
     def usage(self) -> tuple[int | None, float | None]:
@@ -417,10 +417,10 @@ class Pool:
 
     def __repr__(self) -> str:
         n = self.counts()
-        leaving = f", {n['leaving']} leaving" if n["leaving"] else ""
+        draining = f", {n['draining']} draining" if n["draining"] else ""
         return (
             f"<Pool {self.version.function}:{self.version.number} {n['busy']} busy, "
-            f"{n['idle']} idle, {n['starting']} starting{leaving} | {n['waiting']} waiting>"
+            f"{n['idle']} idle, {n['starting']} starting{draining} | {n['waiting']} waiting>"
         )
 
 

@@ -51,7 +51,7 @@ class Roster:
         return bytes_now, (sum(cpu) + gone_ns) / 1e9 if cpu or not used else None
 
     def counts(self) -> dict[str, int]:
-        """Return how many are busy, idle, starting and leaving."""
+        """Return how many are busy, idle, starting and draining."""
         staying = [member for member in self.members if member.leaving is None]
         ready = [member for member in staying if member.ready]
         busy = sum(member.calls > 0 for member in ready)
@@ -59,5 +59,5 @@ class Roster:
             "busy": busy,
             "idle": len(ready) - busy,
             "starting": len(staying) - len(ready),
-            "leaving": len(self.members) - len(staying),
+            "draining": len(self.members) - len(staying),
         }
