@@ -408,7 +408,7 @@ class Pool:
     # --- observation -----------------------------------------------------------------------------
 
     def counts(self) -> dict[str, int]:
-        """Return how many instances are busy, idle, starting and draining, and the waiting calls."""
+        """Return how many instances are busy, idle, starting, draining, and the waiting calls."""
         return {**self._roster.counts(), "waiting": len(self._waiting) + len(self._ahead)}
 
     def usage(self) -> tuple[int | None, float | None]:
