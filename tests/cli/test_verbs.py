@@ -1,8 +1,11 @@
 import io
 import json
 import sys
+import threading
 
 import pytest
+
+from hearth.cli.progress import Progress
 
 FUNCTION = {
     "name": "hello",
@@ -30,6 +33,27 @@ RECORD = {
     "error": {"type": "Crashed", "message": "exit code 3"},
     "created_at": 0.0,
 }
+
+
+@pytest.mark.parametrize("verb", [["list"], ["key", "list"]], ids=" ".join)
+def test_a_node_that_takes_long_is_waited_for_aloud(hearth, node, monkeypatch, verb):
+    node.on("GET", "/functions", functions=[])
+    node.on("GET", "/keys", keys=[])
+    told, write, answer = threading.Event(), Progress._write, node.answer_for
+
+    def write_and_tell(progress, text):
+        write(progress, text)
+        told.set()
+
+    def answer_late(method, path):
+        assert told.wait(20)
+        return answer(method, path)
+
+    monkeypatch.setattr(Progress, "_write", write_and_tell)
+    monkeypatch.setattr(node, "answer_for", answer_late)
+    said = hearth(*verb)
+    assert said.code == 0
+    assert said.err.splitlines()[0] == f"waiting for {node.url} …"
 
 
 def test_list_is_a_plain_table_in_a_pipe(hearth, node):

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
 from hearth.cli.options import Remote
+from hearth.cli.progress import Progress
 from hearth.errors import BadInput, HearthError, Unauthenticated
 
 CONNECT_TIMEOUT_S = 10.0
@@ -73,6 +74,16 @@ class Client:
         content = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"} if content else {}
         return self.send(method, _target(path, query), content, headers).json()
+
+    def ask(self, method: str, path: str, *, body: Any = None, query: Query | None = None) -> Any:
+        """Do as `api`, and say on stderr what is waited for once it takes long.
+
+        Raises:
+            HearthError: see `api`.
+        """
+        with Progress() as progress:
+            progress.phase(f"waiting for {self._url}")
+            return self.api(method, path, body=body, query=query)
 
     def send(
         self, method: str, target: str, body: bytes | None, headers: Mapping[str, str]

@@ -17,7 +17,7 @@ def describe(name: str, /, *, remote: Remote = LOCAL) -> None:
         name: name or id of the function.
         remote: which node.
     """
-    answer = Client(remote).api("GET", f"/functions/{segment(name)}")
+    answer = Client(remote).ask("GET", f"/functions/{segment(name)}")
     if remote.output == "json":
         show_json(answer)
         return

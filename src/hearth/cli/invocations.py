@@ -28,7 +28,7 @@ def invocations(
         remote: which node.
     """
     query = {"function": name, "status": status, "limit": limit}
-    answer = Client(remote).api("GET", "/invocations", query=query)
+    answer = Client(remote).ask("GET", "/invocations", query=query)
     if remote.output == "json":
         show_json(answer)
         return

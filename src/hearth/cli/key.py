@@ -29,7 +29,7 @@ def create(
         scope: `invoke` may call functions, `admin` everything; give the option twice for both.
         remote: which node.
     """
-    answer = Client(remote).api("POST", "/keys", body={"name": name, "scopes": list(scope)})
+    answer = Client(remote).ask("POST", "/keys", body={"name": name, "scopes": list(scope)})
     if remote.output == "json":
         show_json(answer)
         return
@@ -44,7 +44,7 @@ def list_keys(*, remote: Remote = LOCAL) -> None:
     Args:
         remote: which node.
     """
-    answer = Client(remote).api("GET", "/keys")
+    answer = Client(remote).ask("GET", "/keys")
     if remote.output == "json":
         show_json(answer)
         return
@@ -64,7 +64,7 @@ def remove(key_id: str, /, *, remote: Remote = LOCAL) -> None:
         key_id: of the key, as `hearth key list` shows it.
         remote: which node.
     """
-    answer = Client(remote).api("DELETE", f"/keys/{segment(key_id)}")
+    answer = Client(remote).ask("DELETE", f"/keys/{segment(key_id)}")
     if remote.output == "json":
         show_json(answer or {"id": key_id, "removed": True})
         return

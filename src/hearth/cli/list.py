@@ -13,7 +13,7 @@ def list_functions(*, remote: Remote = LOCAL) -> None:
     Args:
         remote: which node.
     """
-    answer = Client(remote).api("GET", "/functions")
+    answer = Client(remote).ask("GET", "/functions")
     if remote.output == "json":
         show_json(answer)
         return
