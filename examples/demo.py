@@ -113,6 +113,11 @@ def start(folder: Path, port: int) -> subprocess.Popen[bytes]:
     foreign = ("HEARTH_", "WORKER_")
     environment = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
     environment["HEARTH_EXECUTION_WARM_INSTANCE_TTL"] = f"{IDLE_TTL_S}s"
+    if os.geteuid() != 0:
+        print(
+            "you are not root, so isolation is weaker (docs/hosts.md): isolation_level lightweight"
+        )
+        environment["HEARTH_PROCESS_ISOLATION_LEVEL"] = "lightweight"
     command = [HEARTH, "up", "--host", HOST, "--port", str(port), "--data-dir", folder / "data"]
     with (folder / "node.log").open("wb") as log:
         return subprocess.Popen(

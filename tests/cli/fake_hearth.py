@@ -37,6 +37,8 @@ class Handler(BaseHTTPRequestHandler):
 def up(port):
     if FAULT == "dies":
         sys.exit("cannot start: no reason")
+    if FAULT == "user" and os.environ.get("HEARTH_PROCESS_ISOLATION_LEVEL") != "lightweight":
+        sys.exit("missing: root")
     if FAULT == "child":
         child = subprocess.Popen(["sleep", "60"], start_new_session=True)
         Path("../child.pid").write_text(str(child.pid))

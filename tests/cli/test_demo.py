@@ -40,6 +40,13 @@ def test_the_demo_ends_well_when_every_answer_is_right(demo, capsys, tmp_path):
     assert not list(tmp_path.glob("hearth-demo-*"))
 
 
+def test_the_demo_of_an_ordinary_user_is_lightweight_and_says_so(demo, capsys, monkeypatch):
+    monkeypatch.setenv("FAKE_FAULT", "user")
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    assert demo.main() == 0
+    assert "isolation_level lightweight" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("fault", "said"),
     [

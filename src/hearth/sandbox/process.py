@@ -38,6 +38,8 @@ _WEAKER = {
 }
 """What is left of each of `cgroups.REQUIRED` that cannot be used; `io` is nobody's promise."""
 
+_ADVICE = "`hearth doctor` says how to get it; `process.isolation_level: lightweight` does without"
+
 Spare = tuple[int, tuple[int, int, int]]
 
 
@@ -214,7 +216,10 @@ class ProcessBackend:
         """Settle every instance, then start a new spawner."""
         self._lose_all(reason)
         if self._first is not None and not self._first.done():
-            self._first.set_exception(IsolationUnavailable(reason))
+            strict = self._settings.process.isolation_level == "strict"
+            self._first.set_exception(
+                IsolationUnavailable(f"{reason}; {_ADVICE}" if strict else reason)
+            )
         elif not self._closing:
             self._restart = self._loop.create_task(self._relaunch())
 

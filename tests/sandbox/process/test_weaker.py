@@ -30,6 +30,7 @@ def test_strict_is_refused_and_says_what_is_missing(tmp_path):
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         message = runner.run(main())
     assert "needs root" in message
+    assert "lightweight` does without" in message
 
 
 def test_what_is_weaker_is_named_for_every_version(run, tools):
