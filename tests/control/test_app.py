@@ -8,7 +8,8 @@ from hearth.errors import HearthError
 
 
 def _every_type(kind=HearthError):
-    yield kind.type
+    if kind.component != "cli":  # the command line's own never travel
+        yield kind.type
     for child in kind.__subclasses__():
         yield from _every_type(child)
 
