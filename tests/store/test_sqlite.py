@@ -464,3 +464,14 @@ def test_what_was_added_last_is_on_disk_after_close(run, tmp_path, make_record):
 
     run(write())
     assert run(read()) == [record]
+
+
+def test_a_closed_database_is_one_file_that_can_be_copied(run, tmp_path, make_record):
+    async def scenario():
+        async with opened(tmp_path) as store:
+            store.add_records([make_record()])
+            await store.list_invocations()
+            assert (tmp_path / "hearth.db-wal").exists(), "it is there while the node runs"
+
+    run(scenario())
+    assert sorted(path.name for path in tmp_path.glob("hearth.db*")) == ["hearth.db"]

@@ -104,9 +104,9 @@ class SqliteStore:
             self._sweep_timer.cancel()
         await self._records.drain()
         self._records.stop()
-        await self._writer.close()
         await asyncio.to_thread(self._threads.shutdown)
         self._reader.close()
+        await self._writer.close()  # last, because only who may write folds the log into the file
         self._lock.release()
         self._lock = None
 
