@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import array
-import json
 import os
 import socket
+from json import JSONDecoder, JSONEncoder
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,7 +14,14 @@ if TYPE_CHECKING:
 MAX_BYTES = 128 << 10
 MAX_FDS = 32
 _ANCILLARY = socket.CMSG_SPACE(MAX_FDS * 4)
-_encode = json.JSONEncoder(separators=(",", ":")).encode
+# Numbers, not the enumerations that `socket` has for them: each `|` of those runs through dozens of
+# objects, and in a fork every object used is a page copied. The same goes for `json.loads`.
+_SOCKET, _RIGHTS = int(socket.SOL_SOCKET), int(socket.SCM_RIGHTS)
+_NO_SIGNAL, _CLOSE_ON_EXEC = int(socket.MSG_NOSIGNAL), int(socket.MSG_CMSG_CLOEXEC)
+_DONT_WAIT = int(socket.MSG_DONTWAIT)
+_CUT_OFF = int(socket.MSG_CTRUNC | socket.MSG_TRUNC)
+_encode = JSONEncoder(separators=(",", ":")).encode
+_scan = JSONDecoder().scan_once  # type: ignore[attr-defined] # typeshed leaves it out
 
 
 class PacketError(OSError):
@@ -32,12 +39,15 @@ def send(sock: socket.socket, message: dict[str, Any], fds: tuple[int, ...] = ()
     Raises:
         BlockingIOError: the socket is non-blocking and full; nothing was sent.
     """
-    data = _encode(message).encode()
+    send_bytes(sock, _encode(message).encode(), fds)
+
+
+def send_bytes(sock: socket.socket, data: bytes, fds: tuple[int, ...] = ()) -> None:
+    """Send one packet that is encoded already; otherwise as `send`."""
     if fds:
-        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
-        sock.sendmsg([data], [rights], socket.MSG_NOSIGNAL)
+        sock.sendmsg([data], [(_SOCKET, _RIGHTS, array.array("i", fds))], _NO_SIGNAL)
     else:
-        sock.send(data, socket.MSG_NOSIGNAL)
+        sock.send(data, _NO_SIGNAL)
 
 
 def receive(sock: socket.socket, *, wait: bool = True) -> tuple[dict[str, Any], list[int]] | None:
@@ -57,13 +67,13 @@ def receive_bytes(sock: socket.socket, *, wait: bool = True) -> tuple[bytes, lis
     `socket.recv_fds` of Python 3.11 ignores its flags (the descriptors would leak into children)
     and does not look for truncation, hence recvmsg.
     """
-    how = socket.MSG_CMSG_CLOEXEC | (0 if wait else socket.MSG_DONTWAIT)
+    how = _CLOSE_ON_EXEC if wait else _CLOSE_ON_EXEC | _DONT_WAIT
     data, ancillary, flags, _ = sock.recvmsg(MAX_BYTES, _ANCILLARY, how)
     fds = array.array("i")
     for level, kind, payload in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+        if level == _SOCKET and kind == _RIGHTS:
             fds.frombytes(payload[: len(payload) - len(payload) % 4])
-    if flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
+    if flags & _CUT_OFF:
         _close_all(fds)
         raise PacketError("a packet was truncated")
     if not data:
@@ -79,11 +89,12 @@ def decode(data: bytes, fds: list[int]) -> tuple[dict[str, Any], list[int]]:
         PacketError: it is no JSON object; the descriptors are closed.
     """
     try:
-        message = json.loads(data)
-    except ValueError:
+        text = data.decode()
+        message, end = _scan(text, 0)
+    except (ValueError, StopIteration):
         _close_all(fds)
         raise PacketError("a packet is not JSON") from None
-    if not isinstance(message, dict):
+    if not isinstance(message, dict) or end != len(text):
         _close_all(fds)
         raise PacketError("a packet is not a JSON object")
     return message, fds

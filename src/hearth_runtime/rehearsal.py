@@ -30,9 +30,21 @@ def handle(request):
     name = request.json["name"]
     return {"hello": shout(name), "at": request.path, "type": request.headers.get("content-type")}
 """
-_INIT = (
+_INIT = frames.frame(
+    frames.INIT,
+    0,
     b'{"contract":"handler","entry":"rehearsal_handler.py","root":"/run/rehearsal","handler":'
-    b'"handle","function":"rehearsal","version":1,"environment":{},"instance_concurrency":1}'
+    b'"handle","function":"rehearsal","version":1,"environment":{},"instance_concurrency":1}',
+)
+_CALL = frames.call_frame(
+    1,
+    0.0,
+    b"rehearsal",
+    b"POST",
+    b"/",
+    b"",
+    b"content-type: application/json\r\n",
+    b'{"name":"a"}',
 )
 
 
@@ -52,17 +64,7 @@ def rehearse(calls: int) -> None:
     """Load the sample function and answer `calls` calls, then leave no trace of it."""
     path, arguments, bytecode = list(sys.path), list(sys.argv), sys.dont_write_bytecode
     ours, theirs = socket.socketpair()
-    call = frames.call_frame(
-        1,
-        0.0,
-        b"rehearsal",
-        b"POST",
-        b"/",
-        b"",
-        b"content-type: application/json\r\n",
-        b'{"name":"a"}',
-    )
-    ours.send(frames.frame(frames.INIT, 0, _INIT) + call * calls)
+    ours.send(_INIT + _CALL * calls)
     ours.shutdown(socket.SHUT_WR)
     channel = Channel(theirs.detach())
     try:

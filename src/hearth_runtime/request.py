@@ -178,11 +178,16 @@ class Request:
             BadRequest: it is not JSON in UTF-8.
         """
         if self._json is _UNSET:
-            self._json = _parse_json(self.text)
+            self._json = parse_json(self.text)
         return self._json
 
 
-def _parse_json(text: str) -> Any:
+def parse_json(text: str) -> Any:
+    """Return what `text` says.
+
+    Raises:
+        BadRequest: it is not JSON.
+    """
     try:
         value, end = _scan(text, 0)
         if end == len(text):

@@ -35,6 +35,7 @@ from hearth_runtime.entropy import reseed
 from hearth_runtime.failure import describe
 from hearth_runtime.loading import Init, is_async, load_handler, set_environment
 from hearth_runtime.output import configure_logging, flush_all, take_over
+from hearth_runtime.request import parse_json
 from hearth_runtime.script import exit_code, run_script
 
 TYPE_CHECKING = False  # `typing` itself costs each cold start 0.5 ms
@@ -108,14 +109,14 @@ def _read_init(channel: Channel) -> tuple[Init, int]:
     if kind != frames.INIT:
         raise frames.FrameError(f"expected INIT, got kind {kind}")
     try:
-        return Init(json.loads(payload)), started
+        return Init(parse_json(payload.decode())), started
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise frames.FrameError(f"INIT is not understood: {error!r}") from None
 
 
 def _send_ready(channel: Channel, output: Output, started: int) -> None:
-    ready = {"init_ns": time.monotonic_ns() - started}
-    _send(channel, frames.READY, ready, output.settle())
+    ready = b'{"init_ns":%d}' % (time.monotonic_ns() - started)
+    channel.send(frames.frame(frames.READY, 0, ready, output.settle()))
 
 
 def _send(channel: Channel, kind: int, message: dict[str, Any], flags: int) -> None:

@@ -183,10 +183,10 @@ def _park(
         if "no_new_privileges" not in without:
             syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
         if "seccomp" not in without:
-            syscalls.install_filter(order["filter"])
+            order["filter"].install()
         rehearsal.rehearse(1)
         rehearse_becoming()
-        packets.send(control, {"parked": True})
+        packets.send_bytes(control, b'{"parked":true}')
         received = packets.receive(control)
         if received is None:
             os._exit(0)
@@ -236,7 +236,7 @@ def _write(path: str, text: str) -> None:
 def rehearse_becoming() -> None:
     """Touch what `_become` will run through, with nothing at stake."""
     ours, theirs = packets.pair()
-    packets.send(ours, {"tmp_bytes": 1 << 26, "rlimits": {}}, (0,))
+    packets.send_bytes(ours, b'{"tmp_bytes":67108864,"rlimits":{}}', (0,))
     received = packets.receive(theirs)
     if received is not None:
         os.close(received[1][0])
@@ -266,7 +266,7 @@ def _become(order: dict[str, Any], duty: dict[str, Any], fds: list[int]) -> None
     if "dumpable" not in without:
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     if "seccomp" not in without:
-        syscalls.install_filter(order["last_filter"])
+        order["last_filter"].install()
     os.chdir(CODE)
 
 

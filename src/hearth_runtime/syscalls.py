@@ -51,6 +51,7 @@ _NUMBERS = {
     "x86_64": {"pivot_root": 155, "capset": 126, "seccomp": 317},
     "aarch64": {"pivot_root": 41, "capset": 91, "seccomp": 277},
 }
+_MACHINE = os.uname().machine
 # Calls added since 2018 have one number on every architecture.
 _OPEN_TREE, _MOVE_MOUNT, _CLOSE_RANGE, _MOUNT_SETATTR = 428, 429, 436, 442
 _CLONE3 = 435
@@ -72,11 +73,10 @@ def _checked(result: int, what: str) -> int:
 
 
 def _number(name: str) -> int:
-    machine = os.uname().machine
     try:
-        return _NUMBERS[machine][name]
+        return _NUMBERS[_MACHINE][name]
     except KeyError:
-        raise OSError(f"{name}: the architecture {machine} is not supported") from None
+        raise OSError(f"{name}: the architecture {_MACHINE} is not supported") from None
 
 
 def _path(path: str | None) -> bytes | None:
@@ -203,11 +203,16 @@ def drop_capabilities() -> None:
     _checked(_syscall(_number("capset"), header, bytes(24)), "capset")
 
 
-def install_filter(program: bytes) -> None:
-    """Install a seccomp filter: `program` is an array of `struct sock_filter`.
+class Filter:
+    """A seccomp filter in the form the kernel takes: made once, installed in many forks."""
 
-    Needs no_new_privs, or CAP_SYS_ADMIN in the own user namespace.
-    """
-    code = ctypes.create_string_buffer(program, len(program))
-    fprog = struct.pack("@HP", len(program) // 8, ctypes.addressof(code))
-    _checked(_syscall(_number("seccomp"), 1, 0, fprog), "seccomp")
+    __slots__ = ("_code", "_program")
+
+    def __init__(self, program: bytes) -> None:
+        """Take `program`, an array of `struct sock_filter`."""
+        self._code = ctypes.create_string_buffer(program, len(program))
+        self._program = struct.pack("@HP", len(program) // 8, ctypes.addressof(self._code))
+
+    def install(self) -> None:
+        """Install it; needs no_new_privs, or CAP_SYS_ADMIN in the own user namespace."""
+        _checked(_syscall(_number("seccomp"), 1, 0, self._program), "seccomp")

@@ -10,10 +10,10 @@ to be born inside, is answered by `{"forked": n}` with a pidfd of A, or `{"faile
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found] # `signal` runs through enumerations in every fork
 import gc
 import importlib
 import os
-import signal
 import socket
 from typing import Any
 
@@ -33,7 +33,7 @@ class Zygote:
     def __init__(self, spawner: socket.socket, config: dict[str, Any]) -> None:
         """Import ahead what every child would import."""
         self._spawner = spawner
-        filters = {name: bytes.fromhex(config[name]) for name in ("filter", "last_filter")}
+        filters = {n: syscalls.Filter(bytes.fromhex(config[n])) for n in ("filter", "last_filter")}
         self._config = {**config, **filters}
         self._config["last_capability"] = syscalls.last_capability()
         self._own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
@@ -68,7 +68,7 @@ class Zygote:
         try:
             pid = syscalls.fork_into(fds[-1]) if order["born_inside"] else os.fork()
             if pid == 0:
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
                 self._spawner.detach()  # its number will mean something else
                 spare.run(order, fds[:-1] if order["born_inside"] else fds)
         finally:
@@ -76,13 +76,14 @@ class Zygote:
             # unshare fails with EINVAL.
             syscalls.setns(self._own_pids, syscalls.CLONE_NEWPID)
         pidfd = os.pidfd_open(pid)
-        packets.send(self._spawner, {"forked": order["fork"], "pid": pid}, (pidfd,))
+        forked = b'{"forked":%d,"pid":%d}' % (order["fork"], pid)
+        packets.send_bytes(self._spawner, forked, (pidfd,))
         os.close(pidfd)
 
 
 def main() -> None:
     """Run as `python -I -S` inside the template root."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)
     spawner = socket.socket(fileno=3)
     received = packets.receive(spawner)
     if received is not None:

@@ -225,8 +225,8 @@ def _capabilities() -> str:
 
 def _seccomp() -> str:
     syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
-    syscalls.install_filter(seccomp.program())
-    syscalls.install_filter(seccomp.last_program())
+    syscalls.Filter(seccomp.program()).install()
+    syscalls.Filter(seccomp.last_program()).install()
     _expect(errno.EPERM, lambda: syscalls.unshare(syscalls.CLONE_NEWUSER), "unshare")
     _expect(errno.EPERM, lambda: syscalls.mount(None, "/", None, syscalls.MS_PRIVATE), "mount")
     return "refuses what it should"

@@ -23,9 +23,13 @@ _CHANNEL_BUFFER = 1 << 20
 _SO_PASSRIGHTS = 83
 """Whether descriptors may be passed to a socket (Linux 6.16): dropping them can be work."""
 _ZYGOTE = (
+    "import array, binascii, contextlib, ctypes, faulthandler, fcntl, gc, importlib.util, json, "
+    "re, resource, socket, struct, termios, traceback, typing; gc.collect(); gc.disable(); "
     f"import sys; sys.path.insert(0, {root.RUNTIME!r}); "
     "from hearth_runtime.zygote import main; main()"
 )
+"""The standard library comes first, and its garbage goes: what forks write to, if only to count
+references, then lies together and not on pages shared with what nobody uses."""
 
 
 class Sandbox:
