@@ -31,6 +31,8 @@ LINGER_S = 5.0
 STALL_S = 10.0
 """A client that reads slowly must take something in this time; how much is its own affair."""
 LINGER_BYTES = 4 << 20
+MAX_SOON_BYTES = 64 << 10
+"""Answers to pipelined requests that are kept together before they are written."""
 
 
 class Connection(asyncio.Protocol):
@@ -55,6 +57,7 @@ class Connection(asyncio.Protocol):
         self._paused_reading = False
         self._paused_writing = False
         self._discarded = 0
+        self._soon = b""
         self._unsent: float = 0
         """Bytes of the answer not yet taken, when the deadline was last set or looked at."""
 
@@ -86,6 +89,7 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Let a request that is complete be answered; the client may only have closed its half."""
+        self.flush()
         self._eof = True
         if self._resuming:
             return True
@@ -211,12 +215,35 @@ class Connection(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Send."""
+        self.flush()
         if data:
             self._transport.write(data)
 
     def write_parts(self, parts: tuple[bytes, ...]) -> None:
         """Send pieces without copying them together."""
+        self.flush()
         self._transport.writelines(parts)
+
+    def write_soon(self, data: bytes) -> None:
+        """Send at the end of this turn of the event loop, after everything else in it.
+
+        A write wakes the client up, often onto this very core; so first all that has arrived is
+        answered and all instances have their next calls, then all clients are woken up.
+        """
+        if not self._soon:
+            self._soon = data
+            self._server.flush_soon(self)
+            return
+        self._soon += data
+        if len(self._soon) > MAX_SOON_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send now what was to be sent soon."""
+        if self._soon:
+            data, self._soon = self._soon, b""
+            if not self._transport.is_closing():
+                self._transport.write(data)
 
     def must_close(self, request: Request) -> bool:
         """Say whether the connection ends with the answer to `request`."""
@@ -295,6 +322,7 @@ class Connection(asyncio.Protocol):
 
         So then only our half is closed, and what still comes is thrown away for a while.
         """
+        self.flush()
         self._closing = True
         self._unsent = self._transport.get_write_buffer_size()
         self._wait("closing", LINGER_S)
@@ -306,6 +334,7 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Cut the connection; whoever reads an answer sees that it is not whole."""
+        self.flush()
         self._closing = True
         self._transport.abort()
 

@@ -137,7 +137,7 @@ class Exchange:
             parts = (head, b"Content-Length: %d\r\n\r\n" % len(body), body)
         self._started = True
         if len(body) < _JOIN_BELOW:
-            self.connection.write(b"".join(parts))
+            self.connection.write_soon(b"".join(parts))
         else:
             self.connection.write_parts(parts)
         self._finish(close)

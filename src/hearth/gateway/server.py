@@ -58,6 +58,7 @@ class Server:
         self._handing_over: set[asyncio.Task[object]] = set()
         self._timers: list[asyncio.TimerHandle] = []
         self._bodies = 0
+        self._unflushed: list[Connection] = []
         self._empty = asyncio.Event()
 
     @property
@@ -193,6 +194,17 @@ class Server:
             sock.shutdown(socket.SHUT_WR)
 
     # --- what connections need -----------------------------------------------------------------
+
+    def flush_soon(self, connection: Connection) -> None:
+        """Flush a connection when the event loop has done all else of this turn."""
+        if not self._unflushed:
+            self.loop.call_soon(self._flush)
+        self._unflushed.append(connection)
+
+    def _flush(self) -> None:
+        connections, self._unflushed = self._unflushed, []
+        for connection in connections:
+            connection.flush()
 
     def forget(self, connection: Connection) -> None:
         """Count a connection out."""
