@@ -128,18 +128,18 @@ class Exchange:
         if self._done or self._is_illegal(status):
             return
         close = self.connection.must_close(self.request)
-        head = self._head(status, headers, invocation is not None and invocation.cold, close)
+        length = f"Content-Length: {len(body)}\r\n"
         if response.has_no_body(status):
-            parts: tuple[bytes, ...] = (head, b"\r\n")
+            length, body = "", b""
         elif self.request.method == b"HEAD":
-            parts = (head, b"Content-Length: %d\r\n\r\n" % len(body))
-        else:
-            parts = (head, b"Content-Length: %d\r\n\r\n" % len(body), body)
+            body = b""
+        cold = invocation is not None and invocation.cold
+        head = self._head(status, headers, length=length, cold=cold, close=close)
         self._started = True
         if len(body) < _JOIN_BELOW:
-            self.connection.write_soon(b"".join(parts))
+            self.connection.write_soon(head + body)
         else:
-            self.connection.write_parts(parts)
+            self.connection.write_parts((head, body))
         self._finish(close)
 
     def head(self, invocation: InvocationHandle | None, status: int, headers: bytes) -> None:
@@ -149,10 +149,10 @@ class Exchange:
         cold = invocation is not None and invocation.cold
         chunked = self.request.minor == 1
         close = not chunked or self.connection.must_close(self.request)
-        framing = response.CHUNKED if chunked and not response.has_no_body(status) else b""
+        framing = response.CHUNKED if chunked and not response.has_no_body(status) else ""
         self._started = True
         self._closes = close
-        self.connection.write(self._head(status, headers, cold, close) + framing + b"\r\n")
+        self.connection.write(self._head(status, headers, length=framing, cold=cold, close=close))
         if response.has_no_body(status) or self.request.method == b"HEAD":
             self._mute = True
 
@@ -193,7 +193,8 @@ class Exchange:
         self.refuse(InvocationError(f"the function answered with status {status}"))
         return True
 
-    def _head(self, status: int, headers: bytes, cold: bool, close: bool) -> bytes:
+    def _head(self, status: int, headers: bytes, *, length: str, cold: bool, close: bool) -> bytes:
+        """Return the whole head; `length` is the header that tells where the body ends."""
         elapsed = max(0, time.time_ns() - self.started_ns) / 1e9
         persistence = b""
         if close:
@@ -202,9 +203,10 @@ class Exchange:
             persistence = response.KEEP_ALIVE
         stamps = (
             f"X-Call-Id: {self.id}\r\nX-Start-Time: {self.started_ns}\r\n"
-            f"X-Duration-Seconds: {elapsed:.6f}\r\n{_COLD if cold else ''}"
+            f"X-Duration-Seconds: {elapsed:.6f}\r\n{_COLD if cold else ''}{length}"
         ).encode()
-        return b"".join((self.connection.openings[status], stamps, persistence, headers))
+        opening = self.connection.openings[status]
+        return b"".join((opening, stamps, persistence, headers, b"\r\n"))
 
     def _finish(self, close: bool) -> None:
         self._done = True

@@ -14,7 +14,7 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
 CLOSE = b"Connection: close\r\n"
 KEEP_ALIVE = b"Connection: keep-alive\r\n"
-CHUNKED = b"Transfer-Encoding: chunked\r\n"
+CHUNKED = "Transfer-Encoding: chunked\r\n"
 
 
 def has_no_body(status: int) -> bool:
