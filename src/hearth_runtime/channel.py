@@ -25,8 +25,8 @@ class Channel:
         """Use `fd`; neither programs started by user code nor its forked children inherit it."""
         os.set_inheritable(fd, False)
         os.set_blocking(fd, True)
-        os.register_at_fork(after_in_child=self._disown)
         self.fd = fd
+        _open.append(self)
         self._feed = Decoder().feed
         self._ready: list[tuple[int, int, int, bytes]] = []
 
@@ -86,6 +86,7 @@ class Channel:
         """Close the socket: the rest of this process's life is not the node's to steer."""
         os.close(self.fd)
         self.fd = -1
+        _open.remove(self)
 
     def _write_all(self, data: memoryview) -> None:
         while data:
@@ -93,7 +94,17 @@ class Channel:
 
     def _disown(self) -> None:
         """In a child forked by user code: a child that returns into the host reads EOF and ends."""
-        if self.fd >= 0:
-            null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-            os.dup2(null, self.fd, inheritable=False)
-            os.close(null)
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        os.dup2(null, self.fd, inheritable=False)
+        os.close(null)
+
+
+_open: list[Channel] = []
+
+
+def _disown_all() -> None:
+    for channel in _open:
+        channel._disown()
+
+
+os.register_at_fork(after_in_child=_disown_all)  # once: a handler is never forgotten
