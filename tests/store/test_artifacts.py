@@ -154,3 +154,9 @@ def test_a_name_never_stands_for_half_an_artifact_even_when_killed(tmp_path):
     assert installed >= {line.strip() for line in promised if line.endswith("\n")}
     for name in installed:
         assert hashlib.sha256((tmp_path / name / "data").read_bytes()).hexdigest() == name
+
+
+def test_other_users_cannot_list_what_is_deployed(tmp_path):
+    root = tmp_path / "artifacts"
+    Artifacts(root)
+    assert root.stat().st_mode & 0o777 == 0o711

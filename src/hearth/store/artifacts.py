@@ -27,7 +27,9 @@ class Artifacts:
     def __init__(self, root: Path) -> None:
         """Keep directories below `root`, which is made if need be."""
         self._root = root
-        root.mkdir(mode=0o755, parents=True, exist_ok=True)
+        root.mkdir(parents=True, exist_ok=True)
+        # Sandboxes have other uids and must pass through; nobody else can list what is deployed.
+        root.chmod(0o711)
 
     def path(self, digest: str) -> Path:
         """Return where an artifact is or would be.
