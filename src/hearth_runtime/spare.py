@@ -46,8 +46,8 @@ def run(order: dict[str, Any], fds: list[int]) -> NoReturn:
 
     Args:
         order: `uid` (host uid of the sandbox's root, None for an ordinary user), `network`,
-            `tmp_bytes`, `filter` (seccomp program), `last_capability`, `nofile`,
-            `without` (what tests leave out, see `hearth.linux.mechanisms`).
+            `namespaces` (flags), `tmp_bytes`, `filter` and `last_filter`, `last_capability`,
+            `nofile`, `without` (what tests leave out, see `hearth.linux.mechanisms`).
         fds: control, channel, stdout, stderr, then `tasks`/`cgroup.procs` files of the cgroups.
     """
     control = None
@@ -86,7 +86,7 @@ def _arrange(order: dict[str, Any], fds: list[int]) -> None:
 def _isolate(order: dict[str, Any], to_b: socket.socket) -> None:
     syscalls.unshare(syscalls.CLONE_NEWNS)
     _mount_proc(masked="masked_proc" not in order["without"])
-    syscalls.unshare(_namespaces(order))
+    syscalls.unshare(order["namespaces"])
     to_b.send(_UNSHARED)
     if to_b.recv(16) != _MAPPED:
         raise OSError("the user ids could not be mapped")
@@ -98,9 +98,9 @@ def _isolate(order: dict[str, Any], to_b: socket.socket) -> None:
         _loopback_up()
 
 
-def _namespaces(order: dict[str, Any]) -> int:
-    """Return the flags of all namespaces but the one of pids."""
-    shared = {*order["without"], *(["net"] if order["network"] == "host" else [])}
+def namespaces(without: list[str], *, host_network: bool) -> int:
+    """Return the flags of all namespaces of a sandbox but the one of pids."""
+    shared = {*without, *(["net"] if host_network else [])}
     flags = [flag for name, flag in _NAMESPACES.items() if name not in shared]
     return sum(flags, syscalls.CLONE_NEWNS)
 
@@ -213,7 +213,7 @@ def _join(order: dict[str, Any], outside: str, to_a: socket.socket) -> None:
     if to_a.recv(16) != _ISOLATED:
         os._exit(0)
     to_a.close()
-    syscalls.setns(init_of_us, _namespaces(order))
+    syscalls.setns(init_of_us, order["namespaces"])
     os.close(init_of_us)
     _become_root(order)
 

@@ -36,6 +36,9 @@ class Zygote:
         filters = {n: syscalls.Filter(bytes.fromhex(config[n])) for n in ("filter", "last_filter")}
         self._config = {**config, **filters}
         self._config["last_capability"] = syscalls.last_capability()
+        self._namespaces = tuple(
+            spare.namespaces(config["without"], host_network=host) for host in (False, True)
+        )
         self._own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         for name in (*runtime_host.PRELOAD, *config["preload"]):
             importlib.import_module(name)
@@ -55,7 +58,9 @@ class Zygote:
         while (received := packets.receive(self._spawner)) is not None:
             order, fds = received
             try:
-                self._fork({**self._config, **order}, fds)
+                order.update(self._config)
+                order["namespaces"] = self._namespaces[order["network"] == "host"]
+                self._fork(order, fds)
             except OSError as error:
                 packets.send(self._spawner, {"failed": order["fork"], "message": str(error)})
             finally:
