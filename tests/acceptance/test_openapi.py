@@ -1,4 +1,4 @@
-"""schemathesis over `/openapi.json` of a real node, through its gateway: nothing answers with 5xx."""
+"""schemathesis over `/openapi.json` of a real node, through its gateway: nothing answers 5xx."""
 
 from __future__ import annotations
 
