@@ -51,7 +51,9 @@ def test_too_many_descriptors_are_an_error_and_none_stays_open(ends):
     assert open_descriptors() == before
 
 
-@pytest.mark.parametrize("data", [b"\xff", b"[]", b"{", b"1", b"x" * (packets.MAX_BYTES + 1)])
+@pytest.mark.parametrize(
+    "data", [b"\xff", b"[]", b"{", b"{}{}", b"1", b"x" * (packets.MAX_BYTES + 1)]
+)
 def test_what_is_not_a_whole_json_object_is_an_error_and_its_descriptors_are_closed(ends, data):
     before = open_descriptors()
     rights = array.array("i", [0])

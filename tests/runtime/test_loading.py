@@ -1,11 +1,15 @@
 # ruff: noqa: E501 - tables and the sources of functions read better unbroken
 from __future__ import annotations
 
+import os
 import py_compile
+import socket
 import subprocess
 import sys
 
 import pytest
+
+from hearth_runtime.channel import Channel
 
 
 @pytest.mark.parametrize(
@@ -136,6 +140,25 @@ def test_two_forked_children_never_draw_the_same_numbers():
         [*run, "leave"], capture_output=True, check=True, text=True
     ).stdout.splitlines()
     assert control[0].split()[0] == control[1].split()[0], "without reseed they do"
+
+
+def test_a_closed_channel_takes_nothing_from_a_forked_child():
+    ours, theirs = socket.socketpair()
+    channel = Channel(theirs.detach())
+    number = channel.fd
+    channel.close()
+    read_end, write_end = os.pipe()
+    os.dup2(write_end, number)  # the number has a new meaning
+    child = os.fork()
+    if child == 0:
+        os.write(number, b"here")
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(number)
+    os.close(write_end)
+    assert os.read(read_end, 9) == b"here"
+    os.close(read_end)
+    ours.close()
 
 
 def test_a_child_forked_by_the_user_cannot_answer_in_its_place(load):
