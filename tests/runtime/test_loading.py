@@ -146,8 +146,8 @@ def test_a_closed_channel_takes_nothing_from_a_forked_child():
     ours, theirs = socket.socketpair()
     channel = Channel(theirs.detach())
     number = channel.fd
-    channel.close()
     read_end, write_end = os.pipe()
+    channel.close()
     os.dup2(write_end, number)  # the number has a new meaning
     child = os.fork()
     if child == 0:
