@@ -77,6 +77,17 @@ def test_thousands_of_quick_calls_make_a_function_quick_and_one_slow_call_ends_i
     assert not engine.pool(hello)._ahead.allowed
 
 
+def test_a_function_that_prints_is_not_sent_ahead(engine):
+    hello = engine.deploy(max_concurrency=1)
+    for _ in range(6000):
+        engine.submit(hello)
+        engine.time.advance()
+    engine.answers(output=(("stdout", b"hello"),))
+    engine.submit(hello)
+    engine.time.advance()
+    assert not engine.pool(hello)._ahead.allowed
+
+
 def test_scripts_and_functions_that_take_several_calls_at_once_are_not_sent_ahead(quick):
     for options in ({"contract": "script"}, {"instance_concurrency": 2}):
         version = quick.deploy("other", **options)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
 import socket
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 from typing import Any
@@ -164,8 +166,8 @@ class Host:
                     watched.remove(fd)
         raise TimeoutError("the host said nothing")
 
-    def _take(self, fd: int) -> bytes:
-        data = os.read(fd, 1 << 16)
+    def _take(self, fd: int, size: int = 1 << 16) -> bytes:
+        data = os.read(fd, size)
         if fd == self.stdout_fd:
             self.stdout += data
         else:
@@ -173,10 +175,11 @@ class Host:
         return data
 
     def drain(self) -> None:
-        """Take what the pipes hold now."""
-        while readable := select.select([self.stdout_fd, self.stderr_fd], [], [], 0)[0]:
-            if not [fd for fd in readable if self._take(fd)]:
-                return
+        """Take what the pipes hold now, and nothing that comes meanwhile."""
+        fds = (self.stdout_fd, self.stderr_fd)
+        for fd, held in [(fd, fcntl.ioctl(fd, termios.FIONREAD, bytes(4))) for fd in fds]:
+            if size := int.from_bytes(held, sys.byteorder):
+                self._take(fd, size)
 
     def take_output(self) -> tuple[str, str]:
         """Return and forget what was read from stdout and stderr."""

@@ -4,8 +4,11 @@ So the instance goes on without being woken up, and node and instance send and r
 frames at once: about a third of the CPU of a warm call under load is saved (ADR 2). But a call
 sent ahead cannot be called back, and a slow call before it would hold it up. Hence only functions
 all of whose recent calls were quick get this, and only when no instance is idle and no other can
-be started. What was sent ahead counts as waiting, keeps its queue timeout, and waits again
-when its instance ends before its turn: it has not run.
+be started; and only those that print nothing, because the output of calls that follow each other
+without the node in between cannot be told apart for certain.
+
+What was sent ahead counts as waiting, keeps its queue timeout, and waits again when its instance
+ends before its turn: it has not run.
 """
 
 from __future__ import annotations
@@ -57,6 +60,10 @@ class Ahead:
         """Learn how long a call ran."""
         faded = self._slowest_s * _FADE
         self._slowest_s = seconds if seconds > faded else faded
+
+    def stop(self) -> None:
+        """Send nothing ahead until thousands of calls were quick again."""
+        self._slowest_s = _UNKNOWN_S
 
     def fill(self, member: Member, now: float) -> None:
         """Send as many as `member`, which runs a call, may have."""

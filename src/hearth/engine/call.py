@@ -216,6 +216,7 @@ class Invocation:
         """Log it."""
         if self._logs is NO_LOGS:
             self._logs = Logs(self._invoker.log_bytes)
+            self.pool.heard_output()
         self._logs.add(self._invoker.time(), stream, data)
 
     def on_reply(self, status: int, headers: bytes, body: bytes) -> None:

@@ -153,6 +153,10 @@ class Pool:
             self._waiting.put_back(call, call.arrived)
             self._advance(now)
 
+    def heard_output(self) -> None:
+        """Learn that the function prints: its calls are not sent ahead."""
+        self._ahead.stop()
+
     def gave_up(self, call: Waiting) -> None:
         """Learn that nobody waits any more for a call that was sent ahead."""
         self._ahead.gave_up(call)

@@ -135,7 +135,7 @@ class Channel:
         self._init_failure: dict[str, Any] | None = None
         self._close_timer: asyncio.TimerHandle | None = None
         self._exit: Exit | None = None
-        self._pipes = OutputPipes(loop, stdout_fd, stderr_fd, self._output)
+        self._pipes = OutputPipes(loop, stdout_fd, stderr_fd, self._output, before=self._catch_up)
 
     # --- what the backend does -----------------------------------------------------------------
 
@@ -361,6 +361,11 @@ class Channel:
             self._take(data)
 
     # --- output --------------------------------------------------------------------------------
+
+    def _catch_up(self) -> None:
+        """Take answers before output: with calls sent ahead, it may be of the call behind them."""
+        if len(self._calls) > 1 and self._sequential and self._open and not self._pauses:
+            self._readable()
 
     def _output(self, stream: Stream, data: bytes) -> None:
         """Give output to the call it belongs to, or to the instance where that is not known."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
+from fcntl import ioctl
+from termios import FIONREAD
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,8 +16,6 @@ if TYPE_CHECKING:
     from hearth.sandbox.base import Stream
 
 READ_BYTES = 64 << 10
-DRAIN_READS = 32
-"""Most reads per pipe and drain: a thread that never stops writing must not hold the node."""
 END_READS = 64
 """The same after the end, when at most a pipe's content is left."""
 FREE_BYTES = 1 << 20
@@ -30,7 +31,7 @@ class OutputPipes:
     `FREE_BYTES` it gets about 3 MB/s, so that it cannot take the node's time.
     """
 
-    __slots__ = ("_fds", "_loop", "_slow", "_take", "_taken")
+    __slots__ = ("_before", "_fds", "_loop", "_slow", "_take", "_taken")
 
     def __init__(
         self,
@@ -38,8 +39,19 @@ class OutputPipes:
         stdout_fd: int,
         stderr_fd: int,
         take: Callable[[Stream, bytes], None],
+        *,
+        before: Callable[[], None],
     ) -> None:
-        """Own both descriptors; nothing is read before `open`."""
+        """Own both descriptors; nothing is read before `open`.
+
+        Args:
+            loop: listens.
+            stdout_fd: read end of a pipe.
+            stderr_fd: likewise.
+            take: is given what was written.
+            before: called before something is read because it has arrived.
+        """
+        self._before = before
         self._loop = loop
         self._fds: dict[int, Stream] = {stdout_fd: "stdout", stderr_fd: "stderr"}
         self._take = take
@@ -53,16 +65,24 @@ class OutputPipes:
             self._loop.add_reader(fd, self._readable, fd)
 
     def drain(self, *, to_end: bool = False) -> None:
-        """Pass on what is in the pipes now.
+        """Pass on what is in the pipes now, and nothing that comes while they are read.
+
+        A host with a further call waits until both pipes are empty, and may write for that call as
+        soon as the last byte is taken.
 
         Args:
             to_end: the writers are gone; read everything there is.
         """
         self._taken = 0
-        for fd in list(self._fds):
-            for _ in range(END_READS if to_end else DRAIN_READS):
-                if not self._read(fd):
-                    break
+        if to_end:
+            for fd in list(self._fds):
+                for _ in range(END_READS):
+                    if not self._read(fd):
+                        break
+            return
+        for fd, left in [(fd, _waiting(fd)) for fd in self._fds]:
+            while left > 0 and self._read(fd, left):
+                left -= READ_BYTES
 
     def close(self) -> None:
         """Stop listening and close both ends."""
@@ -70,6 +90,7 @@ class OutputPipes:
             self._shut(fd)
 
     def _readable(self, fd: int) -> None:
+        self._before()
         self._read(fd)
         if self._taken > FREE_BYTES and fd in self._fds:
             self._loop.remove_reader(fd)
@@ -79,12 +100,12 @@ class OutputPipes:
         del self._slow[fd]
         self._loop.add_reader(fd, self._readable, fd)
 
-    def _read(self, fd: int) -> bool:
+    def _read(self, fd: int, limit: int = READ_BYTES) -> bool:
         """Read once; False when there is nothing more for now or for ever."""
         if fd not in self._fds:
             return False
         try:
-            data = os.read(fd, READ_BYTES)
+            data = os.read(fd, min(limit, READ_BYTES))
         except (BlockingIOError, InterruptedError):
             return False
         except OSError:
@@ -105,3 +126,8 @@ class OutputPipes:
         self._loop.remove_reader(fd)
         with contextlib.suppress(OSError):
             os.close(fd)
+
+
+def _waiting(fd: int) -> int:
+    """Return how many bytes a pipe holds."""
+    return int.from_bytes(ioctl(fd, FIONREAD, bytes(4)), sys.byteorder)
