@@ -67,7 +67,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("rows", nargs="*", metavar="ROW", choices=[*ROWS, []])
     parser.add_argument("--quick", action="store_true", help="few samples, to see that it works")
-    parser.add_argument("--workers", type=int, default=4, help="instances of the warm function")
+    parser.add_argument("--workers", type=int, default=2, help="instances of the warm function")
     parser.add_argument("--out", type=Path, help="directory for the results")
     parser.add_argument(
         "--hearth", type=Path, default=PROJECT / ".venv/bin/hearth", help="the command to start"

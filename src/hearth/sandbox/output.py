@@ -80,9 +80,9 @@ class OutputPipes:
                     if not self._read(fd):
                         break
             return
-        for fd, left in [(fd, _waiting(fd)) for fd in self._fds]:
-            while left > 0 and self._read(fd, left):
-                left -= READ_BYTES
+        for fd, held in [(fd, _waiting(fd)) for fd in self._fds]:
+            for at in range(0, held, READ_BYTES):
+                self._read(fd, held - at)
 
     def close(self) -> None:
         """Stop listening and close both ends."""
