@@ -36,7 +36,7 @@ from hearth.telemetry import logs
 from hearth.telemetry.audit import Auditor
 from hearth.telemetry.metrics import Metrics, PoolSample
 
-_GC_THRESHOLDS = (200_000, 20, 50)
+_GC_THRESHOLDS = (50_000, 20, 50)
 """The request path makes no reference cycles, so the collector may look less often."""
 
 

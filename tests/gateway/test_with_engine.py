@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import socket
 
 import uvloop
@@ -19,7 +20,7 @@ VERSION = Version(
 )  # fmt: skip
 
 
-async def exchange(http):
+async def exchange(http, calls=2):
     loop = asyncio.get_running_loop()
     function = Function(id="f1", name="hello", created_at=0, updated_at=0, aliases={"latest": 1})
     registry = Registry([(function, [VERSION])])
@@ -41,7 +42,7 @@ async def exchange(http):
 
     def client():
         with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
-            for _ in range(2):
+            for _ in range(calls):
                 connection.sendall(request)
                 yield http.read_answer(connection)
 
@@ -57,3 +58,20 @@ def test_the_engine_answers_through_the_gateway_cold_then_warm(http):
     assert cold[1][b"x-cold-start"] == b"true"
     assert b"x-cold-start" not in warm[1]
     assert cold[1][b"x-call-id"] != warm[1][b"x-call-id"]
+
+
+def test_calls_leave_nothing_to_the_garbage_collector(http):
+    async def garbage():
+        await exchange(http)  # what a first time makes stays
+        gc.collect()
+        gc.disable()
+        try:
+            await exchange(http, calls=2)
+            few = gc.collect()
+            await exchange(http, calls=302)
+            return gc.collect() - few
+        finally:
+            gc.enable()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(asyncio.wait_for(garbage(), 60)) < 100, "300 calls made cycles"

@@ -155,7 +155,7 @@ class Pipeline:
             exchange.refuse(error)
             return
         exchange.body = b""  # the call has it
-        exchange.invocation = self._invoker.submit(version, call, exchange, traceparent=parent)
+        exchange.follow(self._invoker.submit(version, call, exchange, traceparent=parent))
 
     def _call(self, exchange: Exchange, prefix: bytes) -> tuple[Version, CallRequest, str]:
         """Return what to run, with what, and the traceparent.
