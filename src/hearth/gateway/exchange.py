@@ -215,9 +215,6 @@ class Exchange:
 
     def _finish(self, close: bool) -> None:
         self._done = True
-        # The invocation knows this exchange as its sink: left as a cycle, every call would wait
-        # for the garbage collector, whose pauses then reach hundreds of milliseconds under load.
-        self.invocation = None
         self._release()
         self.connection.finished(self, close)
 
@@ -228,10 +225,10 @@ class Exchange:
         if self._done:
             return
         self._done = True
+        invocation = self.invocation
         self._release()
-        if self.invocation is not None:
-            self.invocation.cancel("client disconnected")
-            self.invocation = None
+        if invocation is not None:
+            invocation.cancel("client disconnected")
         if self.on_gone is not None:
             self.on_gone()
 
@@ -245,6 +242,9 @@ class Exchange:
             self.on_flow(flowing)
 
     def _release(self) -> None:
+        # The invocation knows this exchange as its sink: left as a cycle, every call would wait
+        # for the garbage collector, whose pauses then reach hundreds of milliseconds under load.
+        self.invocation = None
         if self._reserved:
             self.connection.reserve(-self._reserved)
             self._reserved = 0
